@@ -1,0 +1,31 @@
+"""Federated learning: clients keep their data, and only updates travel."""
+
+from federated.aggregate import aggregate
+from federated.algorithms import fed_avg, rounds
+from federated.channel import plain
+from federated.client import local_update
+from federated.evaluate import evaluate_run
+from federated.over import make_over
+from federated.privacy.noise import gaussian
+from federated.sampling import Cohort, cohort, make_sampler
+from federated.shards import partition
+from federated.simulate import simulate
+from federated.stages import chain, clip
+
+__all__ = [
+    "Cohort",
+    "aggregate",
+    "chain",
+    "clip",
+    "cohort",
+    "evaluate_run",
+    "fed_avg",
+    "gaussian",
+    "local_update",
+    "make_over",
+    "make_sampler",
+    "partition",
+    "plain",
+    "rounds",
+    "simulate",
+]

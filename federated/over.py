@@ -1,0 +1,131 @@
+"""How a round goes over its clients: one after another, batched, or split over the devices."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from federated.channel import Channel
+from federated.sampling import Cohort
+from lepton_jax.typing import Batch, PyTree
+
+Kind = Literal["auto", "scan", "vmap", "shard"]
+Work = Callable[[PyTree, Cohort], PyTree]
+_AXIS = "clients"
+
+
+class Over(NamedTuple):
+    """A way to go over the clients; all of them mean the same sum.
+
+    Attributes:
+      total: (work, channel, shared, cohort) -> the channel's sum of `work(shared, client)`, where
+        `client` is the cohort without its axis C. What work needs besides comes in `shared`.
+      place: puts a tree of arrays on the devices that take part.
+      devices: over how many devices the cohort is split.
+    """
+
+    total: Callable[[Work, Channel, PyTree, Cohort], PyTree]
+    place: Callable[[PyTree], PyTree]
+    devices: int
+
+
+def make_over(kind: Kind) -> Over:
+    """The way that the config names.
+
+    `scan` takes one client after another, `vmap` all at once, `shard` splits them over all devices,
+    each of which scans its own. `auto` is `shard` where there are several devices; on one it is
+    `scan` on a CPU, whose cores one client's batch fills, and `vmap` elsewhere.
+    """
+    if kind == "auto":
+        return make_over(_fastest())
+    if kind == "shard":
+        return _shard(Mesh(np.array(jax.devices()), (_AXIS,)))
+    return Over(_scan if kind == "scan" else _vmap, lambda tree: tree, devices=1)
+
+
+def _fastest() -> Kind:
+    if jax.device_count() > 1:
+        return "shard"
+    return "scan" if jax.default_backend() == "cpu" else "vmap"
+
+
+def balance(cohort: Cohort, devices: int) -> Cohort:
+    """Reorders a cohort on the host, so that each device gets about as many steps as the others.
+
+    The longest clients are dealt first, each to the device with the fewest steps so far.
+
+    >>> from lepton_jax.typing import Batch
+    >>> steps = np.array([1, 1, 7, 8], np.int32)
+    >>> balance(Cohort(steps, Batch(steps, steps, steps), steps, steps), 2).steps.tolist()
+    [8, 1, 7, 1]
+    """
+    if devices == 1:
+        return cohort
+    clients = len(cohort.ids)
+    block = -(-clients // devices)
+    room = [min(block, max(0, clients - device * block)) for device in range(devices)]
+    hands: list[list[int]] = [[] for _ in range(devices)]
+    steps = np.asarray(cohort.steps)
+    for client in np.argsort(-steps, kind="stable"):
+        open_hands = (hand for hand, most in zip(hands, room, strict=True) if len(hand) < most)
+        min(open_hands, key=lambda hand: steps[hand].sum()).append(int(client))
+    order = [client for hand in hands for client in hand]
+    return jax.tree.map(lambda x: x[order], cohort)
+
+
+def _scan(work: Work, channel: Channel, shared: PyTree, cohort: Cohort) -> PyTree:
+    def add(total: PyTree, client: Cohort) -> tuple[PyTree, None]:
+        return channel.add(total, work(shared, client)), None
+
+    return lax.scan(add, _none(work, channel, shared, cohort), cohort)[0]
+
+
+def _vmap(work: Work, channel: Channel, shared: PyTree, cohort: Cohort) -> PyTree:
+    def add(total: PyTree, message: PyTree) -> tuple[PyTree, None]:
+        return channel.add(total, message), None
+
+    messages = jax.vmap(work, in_axes=(None, 0))(shared, cohort)
+    return lax.scan(add, _none(work, channel, shared, cohort), messages)[0]
+
+
+def _shard(mesh: Mesh) -> Over:
+    everywhere = PartitionSpec()
+
+    def total(work: Work, channel: Channel, shared: PyTree, cohort: Cohort) -> PyTree:
+        def own(shared: PyTree, part: Cohort) -> PyTree:
+            return channel.across(_scan(work, channel, shared, part), _AXIS)
+
+        # Were replication checked, a gradient by the shared parameters would be summed over the
+        # devices, as if their clients were one batch.
+        return jax.shard_map(
+            own,
+            mesh=mesh,
+            in_specs=(everywhere, PartitionSpec(_AXIS)),
+            out_specs=everywhere,
+            check_vma=False,
+        )(shared, _pad(cohort, mesh.size))
+
+    replicated = NamedSharding(mesh, everywhere)
+    return Over(total, lambda tree: jax.device_put(tree, replicated), devices=mesh.size)
+
+
+def _none(work: Work, channel: Channel, shared: PyTree, cohort: Cohort) -> PyTree:
+    client = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), cohort)
+    return channel.zero(jax.eval_shape(work, shared, client))
+
+
+def _pad(cohort: Cohort, multiple: int) -> Cohort:
+    """Adds empty clients up to a multiple."""
+    missing = -cohort.ids.shape[0] % multiple
+    if not missing:
+        return cohort
+
+    def pad(x: jax.Array, value: int = 0) -> jax.Array:
+        return jnp.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)], constant_values=value)
+
+    batches = Batch(*(pad(x) for x in cohort.batches))
+    return Cohort(pad(cohort.ids, -1), batches, pad(cohort.weight), pad(cohort.steps))

@@ -1,0 +1,23 @@
+"""What a user did wrong, said in one line: where, what was expected, what came, what to do."""
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; the command line prints it and exits with code 2.
+
+    Args:
+      where: the place: a config key (`federated.stages[1].bits`), a file, an argument.
+      expected: what would have been right.
+      got: what came instead.
+      remedy: what to do, as an imperative; may be empty where it follows from `expected`.
+
+    >>> print(UserError("train.epochs", "a whole number of at least 1", 0, "set train.epochs=1"))
+    train.epochs: expected a whole number of at least 1, got 0; set train.epochs=1
+    """
+
+    def __init__(self, where: str, expected: str, got: object, remedy: str = "") -> None:
+        self.where, self.expected, self.got, self.remedy = where, expected, got, remedy
+        line = f"{where}: expected {expected}, got {got}" + (f"; {remedy}" if remedy else "")
+        super().__init__(" ".join(line.split()))
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.where, self.expected, self.got, self.remedy)

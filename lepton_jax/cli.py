@@ -1,0 +1,380 @@
+"""The command line `lepton`: each verb is one public function away, and `--json` ends in one object.
+
+Nothing heavy is imported before a verb needs it, so that `lepton --help` answers at once.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
+
+from lepton_jax import __version__, console
+from lepton_jax.checks import UserError
+
+if TYPE_CHECKING:
+    from lepton_jax.config import Run
+
+Config = Annotated[str, arg(help="a bundled config's name, or a TOML file", metavar="CONFIG")]
+Folder = Annotated[Path, arg(help="a run folder", metavar="RUN")]
+Out = Annotated[Path | None, arg(help="run folder (default: runs/NAME)", metavar="RUN")]
+Resume = Annotated[bool, arg(help="continue from the newest good checkpoint")]
+Set = Annotated[
+    UseAppendAction[tuple[str, ...]],
+    arg(name="set", help="change the config: --set train.epochs=3", metavar="KEY=VALUE"),
+]
+Target = Annotated[float | None, arg(help="stop at this test accuracy (0.99)", metavar="A")]
+Json = Annotated[bool, arg(help="end stdout with one JSON object")]
+Accountant = Literal["pld", "rdp"]
+Delta = Annotated[float, arg(help="probability that the guarantee fails", metavar="D")]
+Rate = Annotated[float, arg(help="chance that a client takes part in a round", metavar="Q")]
+Steps = Annotated[int, arg(help="number of rounds", metavar="T")]
+
+
+# --- the verbs ------------------------------------------------------------------------------------
+
+
+def train(
+    config: Positional[Config],
+    /,
+    out: Out = None,
+    resume: Resume = False,
+    set_: Set = (),
+    target_accuracy: Target = None,
+    json: Json = False,
+) -> None:
+    """Train a CNN or ResNet on one machine.
+
+    Example: lepton train mnist_cnn --set train.epochs=2
+    """
+    run = _configure(config, set_)
+    from lepton_jax.training import train as training
+
+    folder = out or Path("runs") / run.name
+    result = console.show(training(run, folder, resume=resume, target_accuracy=target_accuracy))
+    console.say(result.to_json(), json, console.summary(result))
+
+
+def simulate(
+    config: Positional[Config],
+    /,
+    out: Out = None,
+    resume: Resume = False,
+    set_: Set = (),
+    target_accuracy: Target = None,
+    json: Json = False,
+) -> None:
+    """Train across client and region shards; raw data stay where they are.
+
+    Example: lepton simulate digits_federated --set federated.rounds=5
+    """
+    run = _configure(config, set_)
+    _use_every_core()
+    from federated import simulate as simulation
+
+    folder = out or Path("runs") / run.name
+    result = console.show(simulation(run, folder, resume=resume, target_accuracy=target_accuracy))
+    console.say(result.to_json(), json, console.summary(result))
+
+
+def evaluate(run: Positional[Folder], /, json: Json = False) -> None:
+    """Measure a finished run; a federated one by client and region too.
+
+    Example: lepton evaluate runs/digits_federated
+    """
+    from federated import evaluate_run
+
+    figures = evaluate_run(run)
+    console.say({"run": str(run), **figures}, json, console.evaluation(figures))
+
+
+def export(
+    run: Positional[Folder],
+    /,
+    variants: Annotated[
+        tuple[Literal["float32", "int8"], ...], arg(help="default: as the config says")
+    ] = (),
+    json: Json = False,
+) -> None:
+    """Write a run as TFLite models, checked against JAX.
+
+    Example: lepton export runs/digits_central --variants float32 int8
+    """
+    from lepton_jax.export import export as exporting
+
+    figures = exporting(run, variants=variants or None)
+    console.say(console.phone_figures(run, figures), json, console.phone_table(figures))
+
+
+def report(
+    runs: Positional[Annotated[tuple[Path, ...], arg(help="run folders", metavar="RUN...")]],
+    /,
+    out: Annotated[Path | None, arg(help="the page to write", metavar="HTML")] = None,
+    json: Json = False,
+) -> None:
+    """Write one self-contained page for a run, or a comparison of several.
+
+    Example: lepton report runs/digits_central runs/digits_federated
+    """
+    if not runs:
+        raise UserError("report", "at least one run folder", "none", "lepton report runs/NAME")
+    from lepton_jax.report import report as reporting
+
+    page = reporting(runs, out)
+    console.say({"report": str(page), "runs": [str(run) for run in runs]}, json, f"wrote {page}")
+
+
+def models(
+    name: Positional[Annotated[str | None, arg(help="a preset", metavar="NAME")]] = None,
+    /,
+    image: Annotated[tuple[int, int, int] | None, arg(metavar="H W F", help="image shape")] = None,
+    classes: Annotated[int, arg(help="number of classes", metavar="K")] = 10,
+    json: Json = False,
+) -> None:
+    """List the models, or show one's layers, parameters and multiply-adds.
+
+    Example: lepton models resnet20
+    """
+    from lepton_jax import models as catalogue
+    from lepton_jax.config import Model
+
+    if name is None:
+        rows = [catalogue.describe(each)._asdict() for each in catalogue.names()]
+        console.say({"models": rows}, json, console.table(rows))
+        return
+    shape = image or catalogue.describe(name).image_shape
+    summary = catalogue.summary(Model(name=name), shape, classes)
+    rows = [row._asdict() for row in summary.rows]
+    total = {"parameters": summary.parameters, "multiply_adds": summary.multiply_adds}
+    figures = {"model": name, "image_shape": list(shape), "classes": classes, **total}
+    footer = (
+        f"{total['parameters']:,} parameters, {total['multiply_adds']:,} multiply-adds an image"
+    )
+    console.say({**figures, "layers": rows}, json, f"{console.table(rows)}\n{footer}")
+
+
+def data_list(json: Json = False) -> None:
+    """List the data sets that are ready here.
+
+    Example: lepton data list
+    """
+    from lepton_jax.data import available
+
+    rows = [each._asdict() for each in available()]
+    console.say({"data": rows}, json, console.table(rows))
+
+
+def data_prepare(
+    name: Positional[Annotated[str, arg(help="a TFDS name, such as mnist", metavar="NAME")]],
+    /,
+    data_dir: Annotated[
+        Path | None, arg(help="default: TFDS_DATA_DIR, else TFDS' own", metavar="DIR")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Download and prepare a TFDS image set.
+
+    Example: lepton data prepare mnist
+    """
+    from lepton_jax.data import prepare
+
+    folder = prepare(name, data_dir)
+    console.say({"name": name, "path": str(folder)}, json, f"prepared {folder}")
+
+
+def data_partition(config: Positional[Config], /, set_: Set = (), json: Json = False) -> None:
+    """Show what each client of a federated run holds, by counts.
+
+    Example: lepton data partition digits_federated
+    """
+    run = _configure(config, set_)
+    from federated import shards
+    from lepton_jax import data
+
+    splits = data.load(run.data)
+    clients = shards.partition(run.federated, splits.train, splits.info)
+    rows = shards.describe(clients, splits.train.labels, splits.info)
+    console.say({"clients": rows}, json, console.table(rows))
+
+
+def privacy_epsilon(
+    sampling_rate: Rate,
+    noise_multiplier: Annotated[float, arg(help="noise / sensitivity", metavar="S")],
+    steps: Steps,
+    delta: Delta = 1e-5,
+    accountant: Accountant = "pld",
+    json: Json = False,
+) -> None:
+    """Tell the epsilon that some noise gives.
+
+    Example: lepton privacy epsilon --sampling-rate 0.01 --noise-multiplier 1 --steps 1000
+    """
+    from federated.privacy import accounting
+
+    asked: dict[str, Any] = {
+        "noise_multiplier": noise_multiplier,
+        "sampling_rate": sampling_rate,
+        "steps": steps,
+        "delta": delta,
+        "accountant": accountant,
+    }
+    found = accounting.epsilon(**asked)
+    console.say({"epsilon": found, **asked}, json, f"epsilon {found:.4f} at delta {delta:g}")
+
+
+def privacy_noise(
+    epsilon: Annotated[float, arg(help="the target", metavar="E")],
+    sampling_rate: Rate,
+    steps: Steps,
+    delta: Delta = 1e-5,
+    accountant: Accountant = "pld",
+    json: Json = False,
+) -> None:
+    """Tell the least noise multiplier that keeps a target epsilon.
+
+    Example: lepton privacy noise --epsilon 2 --sampling-rate 0.01 --steps 1000
+    """
+    from federated.privacy import accounting
+
+    asked: dict[str, Any] = {
+        "epsilon": epsilon,
+        "sampling_rate": sampling_rate,
+        "steps": steps,
+        "delta": delta,
+        "accountant": accountant,
+    }
+    found = accounting.noise_multiplier(**asked)
+    console.say({"noise_multiplier": found, **asked}, json, f"noise multiplier {found:.4f}")
+
+
+def demo(
+    out: Annotated[Path, arg(help="folder of the runs", metavar="DIR")] = Path("runs/demo"),
+    json: Json = False,
+) -> None:
+    """Train centrally and federated on embedded digits, export, check, report.
+
+    Example: lepton demo
+    """
+    _use_every_core()
+    from lepton_jax.demo import demo as demonstration
+
+    shown = demonstration(out, show=console.show, note=console.note)
+    figures = {
+        "central": shown.central.to_json(),
+        "federated": shown.federated.to_json(),
+        "export": console.phone_figures(out / "central", shown.phone),
+        "report": str(shown.page),
+    }
+    lines = [
+        console.summary(shown.central),
+        console.summary(shown.federated),
+        console.phone_table(shown.phone),
+        f"wrote {shown.page}",
+    ]
+    console.say(figures, json, "\n".join(lines))
+
+
+# --- what the verbs share -------------------------------------------------------------------------
+
+
+def _configure(config: str, overrides: tuple[str, ...]) -> "Run":
+    from lepton_jax.config_files import load
+
+    return load(config, overrides)
+
+
+def _use_every_core() -> None:
+    """One virtual CPU device a core, before JAX starts, so that clients train side by side."""
+    import jax
+
+    if os.environ.get("XLA_FLAGS", "").count("host_platform_device_count"):
+        return
+    with suppress(RuntimeError):  # JAX has started, in a process that is not ours: as it is, then
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+# --- the roof -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        console.note(f"lepton: {error}")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        console.note("lepton: interrupted; what is checkpointed is kept: go on with --resume")
+        raise SystemExit(130) from None
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "simulate": simulate,
+    "evaluate": evaluate,
+    "export": export,
+    "report": report,
+    "models": models,
+    "data list": data_list,
+    "data prepare": data_prepare,
+    "data partition": data_partition,
+    "privacy epsilon": privacy_epsilon,
+    "privacy noise": privacy_noise,
+    "demo": demo,
+}
+
+
+def main() -> None:
+    """Parses the command line and runs one verb."""
+    words = sys.argv[1:]
+    if words in ([], ["--help"], ["-h"], ["help"]):
+        print(_help())
+        return
+    if words == ["--version"]:
+        print(f"lepton-jax {__version__}")
+        return
+    with _one_line_errors():
+        length = 2 if " ".join(words[:2]) in VERBS else 1
+        verb, rest = " ".join(words[:length]), words[length:]
+        if verb not in VERBS:
+            if rest in (["--help"], ["-h"]) and _inside(verb):
+                print(_help(_inside(verb)))
+                return
+            raise _unknown(verb)
+        tyro.cli(VERBS[verb], prog=f"lepton {verb}", args=rest, config=(FlagCreatePairsOff,))
+
+
+def _inside(group: str) -> list[str]:
+    """The verbs of a group, such as those of `data`."""
+    return [verb for verb in VERBS if verb.startswith(f"{group} ")]
+
+
+def _help(verbs: Iterable[str] = VERBS) -> str:
+    lines = [(f"  {verb:<16}", (VERBS[verb].__doc__ or "").splitlines()[0]) for verb in verbs]
+    return "\n".join(
+        [
+            f"lepton-jax {__version__}: vision models, trained centrally or federated, for phones",
+            "",
+            "usage: lepton VERB ... (lepton VERB --help tells more; --json ends in one object)",
+            "",
+            *(name + what for name, what in lines),
+            "",
+            "Example: lepton train digits_central --set train.epochs=3 --out runs/mine",
+        ]
+    )
+
+
+def _unknown(verb: str) -> UserError:
+    known = _inside(verb) or list(VERBS)
+    near = get_close_matches(verb, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else "see lepton --help"
+    return UserError("lepton", f"one of {', '.join(known)}", repr(verb), hint)
+
+
+if __name__ == "__main__":
+    main()

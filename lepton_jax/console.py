@@ -1,0 +1,119 @@
+"""What the command line shows: progress on stderr, figures and tables on stdout."""
+
+import json as json_module
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lepton_jax.training.runs import Progress, Result
+
+
+def show(progress: "Generator[Progress, None, Result]") -> "Result":
+    """Runs to the end behind a progress bar on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.fields[unit]} {task.completed}/{task.total}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[figures]}"),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None, unit="", figures="starting")
+        while True:
+            try:
+                now = next(progress)
+            except StopIteration as end:
+                return end.value
+            figures = (
+                f"loss {now.loss:.4f}  accuracy {now.accuracy:.2%}  "
+                f"{now.images_per_second:,.0f} images/s  {now.note}"
+            )
+            bar.update(task, completed=now.done, total=now.total, unit=now.unit, figures=figures)
+
+
+def note(line: str) -> None:
+    """Tells something on stderr, where progress goes."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def say(figures: dict[str, Any], json: bool, text: str) -> None:
+    """Ends a verb on stdout: its figures as one JSON object, or as text for people."""
+    print(json_module.dumps(figures) if json else text, flush=True)
+
+
+def summary(result: "Result") -> str:
+    """One line on how a run ended."""
+    how = f"{result.rounds} rounds" if result.kind == "simulate" else f"{result.steps} steps"
+    line = (
+        f"{result.run}: test accuracy {result.test_accuracy:.2%}, loss {result.test_loss:.4f} "
+        f"after {how} in {result.seconds:.0f} s ({result.images_per_second:,.0f} images/s)"
+    )
+    if result.epsilon is not None:
+        line += f", epsilon {result.epsilon:.3f} at delta {result.delta:g}"
+    if result.rounds_to_target is not None:
+        line += f", target reached in round {result.rounds_to_target}"
+    return line
+
+
+def evaluation(figures: dict[str, Any]) -> str:
+    """The headline figures of an evaluation, and those of its regions and clients."""
+    test = figures["test"]
+    names = ("accuracy", "top5_accuracy", "loss", "precision_macro", "recall_macro", "f1_macro")
+    lines = [f"{name:<16} {test[name]:.4f}" for name in names]
+    if "regions" in figures:
+        spread = figures["client_percentiles"]["accuracy"]
+        lines += ["", table(figures["regions"]), "", "accuracy over clients"]
+        lines += [f"{name:<16} {value:.4f}" for name, value in spread.items()]
+    return "\n".join(lines)
+
+
+def phone_figures(run: Path, figures: dict[str, Any]) -> dict[str, Any]:
+    """What `--json` tells of an export: `latency_ms` is the median."""
+    kept = ("name", "file", "bytes", "max_abs_diff", "top1_agreement", "accuracy")
+    variants = [
+        {**{key: each[key] for key in kept}, "latency_ms": each["latency_ms"]["median"]}
+        for each in figures["variants"]
+    ]
+    return {"run": str(run), "variants": variants}
+
+
+def phone_table(figures: dict[str, Any]) -> str:
+    """The variants of an export, a row each."""
+    return table(phone_figures(Path(), figures)["variants"])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Plain columns, numbers to the right."""
+    if not rows:
+        return "nothing"
+    names = list(rows[0])
+    cells = [names, *([_cell(row[name]) for name in names] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    numeric = [isinstance(rows[0][name], int | float) for name in names]
+    return "\n".join(
+        "  ".join(
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in cells
+    )
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case float():
+            return f"{value:.4g}"
+        case int():
+            return f"{value:,}"
+        case list() | tuple():
+            return " ".join(_cell(each) for each in value)
+        case dict():
+            return " ".join(f"{key}:{_cell(each)}" for key, each in value.items())
+        case _:
+            return "-" if value is None else str(value)

@@ -1,0 +1,222 @@
+"""Checkpoints: written by Orbax behind the run's back, sealed by a manifest, verified on the way in.
+
+A checkpoint is the folder `<index>/` with `state/` (Orbax), `host.json`, and `manifest.json`, which
+holds the SHA-256 of every other file and comes last: without it a checkpoint is unfinished and
+does not count. Orbax itself notices no flipped bit in its data; the manifest does.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from lepton_jax.checks import UserError
+from lepton_jax.training.records import read_json, write_json
+from lepton_jax.typing import PyTree
+
+_LOG = logging.getLogger(__name__)
+_MANIFEST, _HOST, _STATE = "manifest.json", "host.json", "state"
+
+
+class Checkpoints(NamedTuple):
+    """A folder of checkpoints, open for writing.
+
+    Attributes:
+      save: (index, state, host, score) -> None; returns as soon as the state is copied, so that it
+        may be donated. `host` is JSON-able. `score`, greater is better, marks the best; None: none.
+      restore_latest: template -> (index, state, host), or None where no checkpoint is finished.
+      restore: (index, template) -> (state, host).
+    """
+
+    save: Callable[[int, PyTree, dict[str, Any], float | None], None]
+    restore_latest: Callable[[PyTree], tuple[int, PyTree, dict[str, Any]] | None]
+    restore: Callable[[int, PyTree], tuple[PyTree, dict[str, Any]]]
+
+
+@contextmanager
+def open_checkpoints(folder: Path, *, keep: int) -> Iterator[Checkpoints]:
+    """Opens a folder of checkpoints; on leaving, what is being saved is finished first.
+
+    Args:
+      folder: made where missing.
+      keep: how many of the newest are kept; the one with the best score is kept besides.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()  # Orbax wants an absolute path
+    writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+    background = ThreadPoolExecutor(1, "checkpoints")
+    pending: Future[None] | None = None
+
+    def seal(path: Path, score: float | None) -> None:
+        writer.wait_until_finished()
+        _seal(path, score)
+        _prune(folder, keep)
+
+    def wait() -> None:
+        nonlocal pending
+        saved, pending = pending, None
+        if saved is not None:
+            saved.result()
+
+    def save(index: int, state: PyTree, host: dict[str, Any], score: float | None) -> None:
+        nonlocal pending
+        wait()
+        path = folder / str(index)
+        _discard(path)
+        path.mkdir()
+        write_json(path / _HOST, host)
+        writer.save(path / _STATE, args=ocp.args.PyTreeSave(state))
+        pending = background.submit(seal, path, score)
+
+    def latest(template: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
+        wait()
+        return restore_latest(folder, template)
+
+    def one(index: int, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        wait()
+        return restore(folder, index, template)
+
+    try:
+        yield Checkpoints(save, latest, one)
+        wait()
+    finally:
+        background.shutdown()
+        writer.close()
+
+
+def restore_latest(folder: Path, template: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
+    """The newest checkpoint that is whole; damaged ones are named on stderr and passed over.
+
+    Args:
+      folder: of checkpoints.
+      template: a tree of arrays; what comes back has its structure, dtypes and shardings.
+
+    Returns:
+      (index, state, host), or None where no checkpoint is finished.
+
+    Raises:
+      UserError: every finished checkpoint is damaged.
+    """
+    indices = finished(folder)
+    for index in reversed(indices):
+        try:
+            return index, *restore(folder, index, template)
+        except UserError as error:
+            _LOG.warning("%s; trying the one before", error)
+    if indices:
+        raise UserError(
+            str(folder),
+            "an undamaged checkpoint",
+            f"{len(indices)} damaged",
+            "start anew in another folder",
+        )
+    return None
+
+
+def restore(folder: Path, index: int, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    """One checkpoint, verified; arguments and errors as `restore_latest`'s."""
+    path = (folder / str(index)).resolve()
+    verify(path)
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        args = ocp.args.PyTreeRestore(item=abstract, restore_args=arguments)
+        return reader.restore(path / _STATE, args=args), read_json(path / _HOST)
+
+
+def restore_raw(folder: Path, index: int | None = None) -> dict[str, Any]:
+    """A checkpoint as nested dicts and lists of NumPy arrays, without a template.
+
+    Args:
+      folder: of checkpoints.
+      index: which one; None: the newest.
+
+    Raises:
+      UserError: there is no finished checkpoint, or it is damaged.
+    """
+    if index is None:
+        index = max(finished(folder), default=0)
+    path = (folder / str(index)).resolve()
+    verify(path)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        tree = reader.metadata(path / _STATE).item_metadata.tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return reader.restore(path / _STATE, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+
+
+def finished(folder: Path) -> list[int]:
+    """The numbers of the finished checkpoints, damaged or not, in order."""
+    manifests = folder.glob(f"*/{_MANIFEST}")
+    return sorted(int(path.parent.name) for path in manifests if path.parent.name.isdigit())
+
+
+def verify(path: Path) -> None:
+    """Compares a checkpoint with its manifest.
+
+    Raises:
+      UserError: it names the first file that is not as it was saved.
+    """
+    manifest = _read_manifest(path)
+    damaged = None if manifest is not None else _MANIFEST
+    if manifest is not None:
+        now, then = _hashes(path), manifest["files"]
+        damaged = next(
+            (name for name in sorted({*now, *then}) if now.get(name) != then.get(name)), None
+        )
+    if damaged is not None:
+        raise UserError(str(path), "the checkpoint as it was saved", f"another {damaged}")
+
+
+def _seal(path: Path, score: float | None) -> None:
+    manifest = {"files": _hashes(path), "score": score}
+    write_json(path / _MANIFEST, {**manifest, "sha256": _digest(manifest)})
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    """A checkpoint's manifest, or None where it is missing or not as it was written."""
+    try:
+        text = (path / _MANIFEST).read_text(encoding="utf-8")
+        manifest = json.loads(text)
+        same = text == json.dumps(manifest, indent=1) + "\n"
+        return manifest if same and manifest.pop("sha256") == _digest(manifest) else None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+        if file != path / _MANIFEST
+    }
+
+
+def _prune(folder: Path, keep: int) -> None:
+    """Removes all but the newest and the best; also what a kill left unfinished."""
+    indices = finished(folder)
+    manifests = {i: _read_manifest(folder / str(i)) for i in indices}
+    scores = {i: m["score"] for i, m in manifests.items() if m and m["score"] is not None}
+    kept = {*indices[-keep:], max(scores, key=lambda i: scores[i], default=0)}
+    for path in folder.iterdir():
+        if path.name.isdigit() and int(path.name) not in kept:
+            _discard(path)
+
+
+def _discard(path: Path) -> None:
+    """Removes a checkpoint; without its manifest first, so that no kill leaves half of it valid."""
+    (path / _MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
