@@ -130,7 +130,7 @@ def _by_class(confusion: np.ndarray) -> dict[str, Any]:
     for name, values in per_class.items():
         # One label and one prediction an example make every micro average the accuracy.
         figures[f"{name}_macro"] = float(values[seen].mean()) if seen.any() else None
-        figures[f"{name}_micro"] = float(hits.sum() / support.sum()) if seen.any() else None
+        figures[f"{name}_micro"] = int(hits.sum()) / int(support.sum()) if seen.any() else None
     lists = {name: values.tolist() for name, values in per_class.items()}
     figures["per_class"] = {**lists, "support": support.tolist()}
     figures["confusion"] = confusion.tolist()

@@ -247,7 +247,8 @@ def test_no_array_with_an_axis_of_examples_reaches_the_server(over: Kind) -> Non
     state = algorithm.init(begin())
     closed = jax.make_jaxpr(algorithm.apply)(state, laid, KEY)
     first = len(jax.tree.leaves(state))
-    data = [var for var in closed.jaxpr.invars[first:] if var.aval.shape[:2] == (8, steps)]
+    inputs: Sequence[Any] = closed.jaxpr.invars[first:]
+    data = [var for var in inputs if var.aval.shape[:2] == (8, steps)]
     assert len(data) == 3
     readers = list(outside(closed.jaxpr, data))
     loop = {"scan": "scan", "vmap": "while", "shard": "scan"}[over]

@@ -143,7 +143,7 @@ def test_label_shards_are_equal_and_nearly_pure(shards_per_client: int) -> None:
         config.LabelShards(shards_per_client=shards_per_client), holdout_fraction=0.0
     )
     assert len({len(each.train) for each in dealt}) == 1
-    labels_held = (counts(dealt, examples.labels) > 0).sum(axis=1)
+    labels_held: np.ndarray = (counts(dealt, examples.labels) > 0).sum(axis=1)
     # Each of the 3 borders between 4 sorted classes makes at most one shard of two labels.
     assert labels_held.sum() <= 8 * shards_per_client + 3
     assert labels_held.max() <= 2 * shards_per_client

@@ -116,7 +116,7 @@ def test_contrast_keeps_an_images_mean_and_scales_the_rest() -> None:
     varied = vary(images, config.Contrast(lower=0.5, upper=2.0))
     axes = (1, 2, 3)
     np.testing.assert_allclose(varied.mean(axes), images.mean(axes), atol=1e-2)
-    factors = varied.std(axes) / images.std(axes)
+    factors: np.ndarray = varied.std(axes) / images.std(axes)
     assert 0.499 < factors.min() < 0.9 and 1.2 < factors.max() < 2.001
 
 

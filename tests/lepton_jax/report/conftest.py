@@ -157,7 +157,7 @@ def _evaluation(classes: int) -> dict[str, Any]:
     f1 = 2 * hits / (support + predicted)
     test = {
         "loss": 0.1234,
-        "accuracy": float(hits.sum() / support.sum()),
+        "accuracy": int(hits.sum()) / int(support.sum()),
         "examples": int(support.sum()),
         "top5_accuracy": 0.998,
         "precision_macro": float(precision.mean()),
