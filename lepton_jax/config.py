@@ -114,7 +114,7 @@ class Model(Struct, **_STRICT):
     dropout: Fraction | None = None
     stem: Literal["small", "imagenet"] | None = None
     """Of ResNet-18/34/50: 3x3 for small images, or 7x7 with stride 2 and max-pooling."""
-    conv: Literal["auto", "lax", "matmul"] = "auto"
+    conv: Literal["auto", "lax", "matmul", "onednn"] = "auto"
     """How training computes a convolution; the parameters are the same whatever the form."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters are always float32."""

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
+from lepton_jax.cache import new_array, read_array, stored
 from lepton_jax.checks import UserError
-from lepton_jax.data.cache import new_array, read_array, stored
 from lepton_jax.data.source import Record, Source
 from lepton_jax.data.splits import Examples
 
@@ -50,6 +50,7 @@ def decoded(
     """
     channels = channels or source.channels
     folder = stored(
+        "data",
         [source.identity, image_size, channels, seed],
         partial(_write, source, image_size, channels, seed),
     )

@@ -1,12 +1,14 @@
-"""Two forms of convolution and pooling, with equal results: XLA's own, and patches in one product.
+"""Three forms of convolution and pooling, with equal results: XLA's own, patches, oneDNN's.
 
 XLA compiles a convolution inside a loop (`scan`, `while`) for one CPU thread and on slow paths, and
-the gradient of its max-pooling is slow everywhere on a CPU. There the `matmul` form trains about
-twenty times faster. What is evaluated and exported is always the `lax` form.
+the gradient of its max-pooling is slow everywhere on a CPU. There the `matmul` form, patches in one
+matrix product, trains about twenty times faster, and `onednn` is ahead of both for ResNets. What is
+evaluated and exported is always the `lax` form.
 """
 
+import logging
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +17,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
+
+from lepton_jax.models import onednn
 
 Padding = Literal["SAME", "VALID"]
 Pairs = Sequence[tuple[int, int]]
@@ -28,6 +32,7 @@ class Form(NamedTuple):
     """How convolutions and poolings are computed.
 
     Attributes:
+      name: what `model.conv` calls it.
       conv: multiple -> a function with the signature of `lax.conv_general_dilated` that may crop
         its output's height and width to a multiple of `multiple`, because nobody reads the rest.
       max_pool: (x [B,H,W,F], window, stride, padding) -> [B,H',W',F]; the gradient of a tie goes
@@ -35,6 +40,7 @@ class Form(NamedTuple):
       average_pool: (x [B,H,W,F], window) -> [B,H//window,W//window,F].
     """
 
+    name: str
     conv: Callable[[int], Callable[..., Array]]
     max_pool: Callable[[Features, int, int, Padding], Pooled]
     average_pool: Callable[[Features, int], Pooled]
@@ -43,6 +49,7 @@ class Form(NamedTuple):
 def lax_form() -> Form:
     """XLA's own convolutions and poolings: accelerators, inference, export."""
     return Form(
+        "lax",
         conv=lambda multiple: lax.conv_general_dilated,
         max_pool=lambda x, window, stride, padding: nn.max_pool(
             x, (window, window), (stride, stride), padding
@@ -56,24 +63,60 @@ def lax_form() -> Form:
 def matmul_form() -> Form:
     """Patches from shifted slices, then one matrix product: for training on a CPU."""
     return Form(
+        "matmul",
         conv=lambda multiple: partial(matmul_conv, multiple=multiple),
         max_pool=max_pool,
         average_pool=average_pool,
     )
 
 
+def onednn_form() -> Form:
+    """oneDNN's convolutions, called by XLA: for training on x86-64 Linux.
+
+    What oneDNN does not have (bfloat16, dilated images) is computed by patches.
+    """
+
+    def conv(lhs: Features, rhs: Kernel, *window: Any, **options: Any) -> Convolved:
+        covered = onednn.covers(lhs, rhs, **options)
+        return (onednn.convolve if covered else matmul_conv)(lhs, rhs, *window, **options)
+
+    return matmul_form()._replace(name="onednn", conv=lambda multiple: conv)
+
+
 def choose_form(conv: str, *, in_loop: bool, residual: bool) -> Form:
     """The form for `model.conv`; `auto` takes what was measured to be the fastest here.
 
     Args:
-      conv: `auto`, `lax` or `matmul`.
+      conv: `auto`, `lax`, `matmul` or `onednn`.
       in_loop: whether the training step is compiled into a loop.
       residual: whether the model is a ResNet, whose many channels suit XLA's own convolution.
+
+    Raises:
+      UserError: `onednn` where it is not to be had.
     """
     if conv == "auto":
-        slow_lax = jax.default_backend() == "cpu" and (in_loop or not residual)
-        conv = "matmul" if slow_lax else "lax"
-    return matmul_form() if conv == "matmul" else lax_form()
+        conv = _fastest(in_loop=in_loop, residual=residual)
+    if conv == "onednn" and (lacking := onednn.missing()) is not None:
+        raise lacking
+    forms = {"lax": lax_form, "matmul": matmul_form, "onednn": onednn_form}
+    return forms[conv]()
+
+
+def _fastest(*, in_loop: bool, residual: bool) -> str:
+    if jax.default_backend() != "cpu":
+        return "lax"
+    if not residual:
+        return "matmul"
+    lacking = onednn.missing()
+    if lacking is None:
+        return "onednn"
+    _note_once(f"ResNets could train faster here: {lacking}")
+    return "matmul" if in_loop else "lax"
+
+
+@cache
+def _note_once(line: str) -> None:
+    logging.getLogger(__name__).warning(line)
 
 
 def matmul_conv(

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lepton_jax import cache
 from lepton_jax.checks import UserError
 from lepton_jax.config import Data
-from lepton_jax.data import cache, describe
+from lepton_jax.data import describe
 from lepton_jax.data.load import load
 from lepton_jax.data.splits import Examples, Splits
 

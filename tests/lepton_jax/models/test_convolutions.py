@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from jax import lax
 
+from lepton_jax.checks import UserError
+from lepton_jax.models import onednn
 from lepton_jax.models.conv import choose_form, lax_form, matmul_conv, matmul_form
 
+NOTHING = UserError("model.conv", "what onednn needs", "no package")
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
@@ -123,24 +126,29 @@ def test_the_matmul_form_maps_over_kernels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("conv", "in_loop", "residual", "matmul"),
+    ("conv", "in_loop", "residual", "with_onednn", "without"),
     [
-        ("auto", True, True, True),
-        ("auto", True, False, True),
-        ("auto", False, False, True),
-        ("auto", False, True, False),
-        ("lax", True, False, False),
-        ("matmul", False, True, True),
+        ("auto", True, True, "onednn", "matmul"),
+        ("auto", False, True, "onednn", "lax"),
+        ("auto", True, False, "matmul", "matmul"),
+        ("auto", False, False, "matmul", "matmul"),
+        ("lax", True, False, "lax", "lax"),
+        ("matmul", False, True, "matmul", "matmul"),
     ],
 )
-def test_auto_takes_patches_on_a_cpu_but_for_top_level_resnets(
-    conv: str, in_loop: bool, residual: bool, matmul: bool
+def test_auto_takes_the_fastest_form_that_a_cpu_has(
+    conv: str,
+    in_loop: bool,
+    residual: bool,
+    with_onednn: str,
+    without: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    form = choose_form(conv, in_loop=in_loop, residual=residual)
-    assert (form.max_pool is matmul_form().max_pool) is matmul
+    for lacking, expected in ((None, with_onednn), (NOTHING, without)):
+        monkeypatch.setattr(onednn, "missing", lambda lacking=lacking: lacking)
+        assert choose_form(conv, in_loop=in_loop, residual=residual).name == expected
 
 
 def test_auto_takes_lax_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    form = choose_form("auto", in_loop=True, residual=False)
-    assert form.conv(1) is lax.conv_general_dilated
+    assert choose_form("auto", in_loop=True, residual=False).name == "lax"

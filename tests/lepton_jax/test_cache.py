@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lepton_jax.cache import cache_folder, new_array, read_array, stored
 from lepton_jax.checks import UserError
-from lepton_jax.data.cache import cache_folder, new_array, read_array, stored
 
 
 def write_one(folder: Path) -> None:
@@ -26,13 +26,13 @@ def test_the_folder_is_where_the_environment_says(fresh_cache: Path) -> None:
 
 
 def test_the_same_identity_is_written_once() -> None:
-    first = stored(["a", 1], write_one)
-    assert stored(["a", 1], refuse) == first
+    first = stored("data", ["a", 1], write_one)
+    assert stored("data", ["a", 1], refuse) == first
     assert (first / "one").read_text() == "1"
 
 
 def test_another_identity_is_another_folder() -> None:
-    assert stored(["a", 1], write_one) != stored(["a", 2], write_one)
+    assert stored("data", ["a", 1], write_one) != stored("data", ["a", 2], write_one)
 
 
 def test_a_writer_that_fails_leaves_nothing(fresh_cache: Path) -> None:
@@ -41,19 +41,19 @@ def test_a_writer_that_fails_leaves_nothing(fresh_cache: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stored("a", fail)
+        stored("data", "a", fail)
     assert list((fresh_cache / "data").iterdir()) == []
-    assert (stored("a", write_one) / "one").exists()
+    assert (stored("data", "a", write_one) / "one").exists()
 
 
 def test_a_killed_writer_leaves_no_half_folder(fresh_cache: Path) -> None:
     code = (
-        "import os; from lepton_jax.data.cache import stored\n"
-        "stored('a', lambda folder: ((folder / 'half').touch(), os.kill(os.getpid(), 9)))"
+        "import os; from lepton_jax.cache import stored\n"
+        "stored('data', 'a', lambda folder: ((folder / 'half').touch(), os.kill(os.getpid(), 9)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     assert len(list((fresh_cache / "data").iterdir())) == 1
-    assert [file.name for file in stored("a", write_one).iterdir()] == ["one"]
+    assert [file.name for file in stored("data", "a", write_one).iterdir()] == ["one"]
 
 
 def test_of_two_writers_at_once_both_get_one_whole_folder(fresh_cache: Path) -> None:
@@ -63,7 +63,9 @@ def test_of_two_writers_at_once_both_get_one_whole_folder(fresh_cache: Path) -> 
         both_write.wait()
         write_one(folder)
 
-    threads = [threading.Thread(target=lambda: found.append(stored("a", write))) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: found.append(stored("data", "a", write))) for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -77,7 +79,7 @@ def test_what_was_abandoned_a_day_ago_is_swept(fresh_cache: Path) -> None:
     old.mkdir(parents=True)
     young.mkdir()
     os.utime(old, (0, 0))
-    stored("a", write_one)
+    stored("data", "a", write_one)
     assert not old.exists() and young.exists()
 
 
@@ -87,7 +89,7 @@ def test_a_cache_that_cannot_be_made_is_one_line(
     (tmp_path / "file").touch()
     monkeypatch.setenv("LEPTON_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(UserError, match="set LEPTON_CACHE_DIR"):
-        stored("a", write_one)
+        stored("data", "a", write_one)
 
 
 def test_an_array_comes_back_read_only(tmp_path: Path) -> None:

@@ -21,18 +21,19 @@ _BUILDING = ".building-"
 
 
 def cache_folder() -> Path:
-    """Where decoded data are kept: `LEPTON_CACHE_DIR`, or the system's place for caches."""
+    """Where decoded data and compiled code are kept: `LEPTON_CACHE_DIR`, or the system's place for caches."""
     chosen = os.environ.get("LEPTON_CACHE_DIR")
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("lepton-jax")
 
 
-def stored(identity: Any, write: Callable[[Path], None]) -> Path:
+def stored(shelf: str, identity: Any, write: Callable[[Path], None]) -> Path:
     """The folder that `write` filled for this identity, now or at any time before.
 
     It is filled under another name and then renamed. So it is never seen half full: a kill leaves
     nothing under its name, and of two processes that fill it at once the first one's stays.
 
     Args:
+      shelf: names a kind of content.
       identity: plain JSON values: everything that bears on the content.
       write: fills the folder that it is given.
 
@@ -43,11 +44,11 @@ def stored(identity: Any, write: Callable[[Path], None]) -> Path:
       UserError: the cache can't be written; and whatever `write` raises.
     """
     text = json.dumps([_FORMAT, identity], sort_keys=True)
-    shelf = cache_folder() / "data"
-    folder = shelf / hashlib.sha256(text.encode()).hexdigest()[:32]
+    kept = cache_folder() / shelf
+    folder = kept / hashlib.sha256(text.encode()).hexdigest()[:32]
     if folder.is_dir():
         return folder
-    with _scaffold(shelf) as building:
+    with _scaffold(kept) as building:
         inside = Path(building) / "content"  # with ordinary permissions, unlike what is around it
         inside.mkdir()
         write(inside)
@@ -95,7 +96,7 @@ def _scaffold(shelf: Path) -> tempfile.TemporaryDirectory[str]:
     except OSError as error:
         remedy = "set LEPTON_CACHE_DIR to another folder"
         what = error.strerror or str(error)
-        raise UserError(str(shelf), "a folder to keep decoded data in", what, remedy) from error
+        raise UserError(str(shelf), "a folder to keep files in", what, remedy) from error
 
 
 def _sweep(shelf: Path) -> None:

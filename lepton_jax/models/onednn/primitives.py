@@ -1,0 +1,165 @@
+"""oneDNN's convolutions as JAX primitives: three bilinear maps, closed under differentiation.
+
+An output, the images' gradient and the kernel's gradient are each linear in two arrays, and the
+transposes of each are the other two. So both modes of differentiation work, to any order.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+
+class Window(NamedTuple):
+    """How a kernel goes over the images."""
+
+    strides: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: tuple[int, int, int, int]  # top, bottom, left, right
+    groups: int
+
+
+def covers(lhs: jax.Array, rhs: jax.Array, **options: Any) -> bool:
+    """Whether oneDNN has this convolution; the arguments are those of `convolve`."""
+    dilation = options.get("lhs_dilation") or (1, 1)
+    return (
+        lhs.dtype == rhs.dtype == jnp.float32
+        and lhs.ndim == rhs.ndim == 4
+        and 0 not in lhs.shape + rhs.shape
+        and tuple(dilation) == (1, 1)
+        and options.get("batch_group_count", 1) == 1
+    )
+
+
+def convolve(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **options: Any,
+) -> jax.Array:
+    """`lax.conv_general_dilated` of NHWC images and HWIO kernels in float32.
+
+    Inside `shard_map` it needs `check_vma=False`: it tells nothing of what varies over devices.
+
+    Args:
+      lhs: images [B,H,W,F].
+      rhs: kernel [KH,KW,F/groups,O].
+      window_strides: over height and width.
+      padding: `SAME`, `VALID`, or (low, high) pairs for height and width.
+      **options: `rhs_dilation` and `feature_group_count` of `lax.conv_general_dilated`.
+
+    Returns:
+      [B,H',W',O].
+    """
+    stride_h, stride_w = window_strides
+    dilation_h, dilation_w = options.get("rhs_dilation") or (1, 1)
+    reach = ((rhs.shape[0] - 1) * dilation_h + 1, (rhs.shape[1] - 1) * dilation_w + 1)
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], reach, window_strides, padding)
+    (top, bottom), (left, right) = padding
+    height = (lhs.shape[1] + top + bottom - reach[0]) // stride_h + 1
+    width = (lhs.shape[2] + left + right - reach[1]) // stride_w + 1
+    window = Window(
+        (stride_h, stride_w),
+        (dilation_h, dilation_w),
+        (top, bottom, left, right),
+        options.get("feature_group_count", 1),
+    )
+    out = (lhs.shape[0], height, width, rhs.shape[3])
+    return _forward.bind(lhs, rhs, out=out, window=window)
+
+
+# --- the three maps -------------------------------------------------------------------------------
+# Each has the last four axes of its result in `out`; leading axes, which vmap brings, are shared.
+
+
+def _primitive(name: str) -> Primitive:
+    primitive = Primitive(f"onednn_{name}")
+
+    def call(a: jax.Array, b: jax.Array, *, out: tuple[int, ...], window: Window) -> jax.Array:
+        result = jax.ShapeDtypeStruct(a.shape[:-4] + out, a.dtype)
+        return jax.ffi.ffi_call(f"lepton_{name}", result)(
+            a,
+            b,
+            strides=np.array(window.strides),
+            dilation=np.array(window.dilation),
+            padding=np.array(window.padding),
+            groups=np.int64(window.groups),
+            threads=np.int64(_threads()),
+        )
+
+    def shape(a: Any, b: Any, *, out: tuple[int, ...], window: Window) -> Any:
+        return a.update(shape=a.shape[:-4] + out)
+
+    def run(a: jax.Array, b: jax.Array, **static: Any) -> jax.Array:
+        return jax.jit(partial(primitive.bind, **static))(a, b)
+
+    primitive.def_impl(run)
+    primitive.def_abstract_eval(shape)
+    mlir.register_lowering(primitive, mlir.lower_fun(call, multiple_results=False), platform="cpu")
+    return primitive
+
+
+def _threads() -> int:
+    """How many parts a convolution is cut into: the cores, shared by the virtual devices."""
+    return max(1, len(os.sched_getaffinity(0)) // jax.local_device_count("cpu"))
+
+
+_forward = _primitive("forward")  # images, kernel -> output
+_images = _primitive("backward_images")  # output, kernel -> images
+_kernel = _primitive("backward_kernel")  # images, output -> kernel
+
+
+def _tail(x: Any) -> tuple[int, ...]:  # what is differentiated by: it has a shape alone
+    return x.aval.shape[-4:]
+
+
+ad.defbilinear(
+    _forward,
+    lambda y, x, w, *, out, window: _images.bind(y, w, out=_tail(x), window=window),
+    lambda y, x, w, *, out, window: _kernel.bind(x, y, out=_tail(w), window=window),
+)
+ad.defbilinear(
+    _images,
+    lambda x, y, w, *, out, window: _forward.bind(x, w, out=_tail(y), window=window),
+    lambda x, y, w, *, out, window: _kernel.bind(x, y, out=_tail(w), window=window),
+)
+ad.defbilinear(
+    _kernel,
+    lambda w, x, y, *, out, window: _images.bind(y, w, out=_tail(x), window=window),
+    lambda w, x, y, *, out, window: _forward.bind(x, w, out=_tail(y), window=window),
+)
+
+
+# --- vmap -----------------------------------------------------------------------------------------
+
+
+def _batch(
+    primitive: Primitive, arrays: Any, axes: Any, *, out: tuple[int, ...], window: Window
+) -> tuple[jax.Array, int]:
+    """One kernel for all: more images. Else a leading axis for both."""
+    size = next(x.shape[i] for x, i in zip(arrays, axes, strict=True) if i is not None)
+    (a, b), (i, j) = arrays, axes
+    if primitive is not _kernel and j is None and a.ndim == 5:
+        a = jnp.moveaxis(a, i, 0)
+        merged = primitive.bind(
+            a.reshape(-1, *a.shape[2:]), b, out=(size * out[0], *out[1:]), window=window
+        )
+        return merged.reshape(size, *out), 0
+    return primitive.bind(_led(a, i, size), _led(b, j, size), out=out, window=window), 0
+
+
+def _led(x: jax.Array, axis: int | None, size: int) -> jax.Array:
+    return jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+
+
+for _each in (_forward, _images, _kernel):
+    batching.primitive_batchers[_each] = partial(_batch, _each)
