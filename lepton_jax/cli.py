@@ -3,10 +3,9 @@
 Nothing heavy is imported before a verb needs it, so that `lepton --help` answers at once.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -53,6 +52,7 @@ def train(
     Example: lepton train mnist_cnn --set train.epochs=2
     """
     run = _configure(config, set_)
+    _start_jax()
     from lepton_jax.training import train as training
 
     folder = out or Path("runs") / run.name
@@ -74,7 +74,7 @@ def simulate(
     Example: lepton simulate digits_federated --set federated.rounds=5
     """
     run = _configure(config, set_)
-    _use_every_core()
+    _start_jax()
     from federated import simulate as simulation
 
     folder = out or Path("runs") / run.name
@@ -87,6 +87,7 @@ def evaluate(run: Positional[Folder], /, json: Json = False) -> None:
 
     Example: lepton evaluate runs/digits_federated
     """
+    _start_jax()
     from federated import evaluate_run
 
     figures = evaluate_run(run)
@@ -105,6 +106,7 @@ def export(
 
     Example: lepton export runs/digits_central --variants float32 int8
     """
+    _start_jax()
     from lepton_jax.export import export as exporting
 
     figures = exporting(run, variants=variants or None)
@@ -260,7 +262,7 @@ def demo(
 
     Example: lepton demo
     """
-    _use_every_core()
+    _start_jax()
     from lepton_jax.demo import demo as demonstration
 
     shown = demonstration(out, show=console.show, note=console.note)
@@ -288,14 +290,10 @@ def _configure(config: str, overrides: tuple[str, ...]) -> "Run":
     return load(config, overrides)
 
 
-def _use_every_core() -> None:
-    """One virtual CPU device a core, before JAX starts, so that clients train side by side."""
-    import jax
+def _start_jax() -> None:
+    from lepton_jax.startup import start_jax
 
-    if os.environ.get("XLA_FLAGS", "").count("host_platform_device_count"):
-        return
-    with suppress(RuntimeError):  # JAX has started, in a process that is not ours: as it is, then
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    start_jax()
 
 
 # --- the roof -------------------------------------------------------------------------------------

@@ -18,12 +18,13 @@ from jax.interpreters import ad, batching, mlir
 
 
 class Window(NamedTuple):
-    """How a kernel goes over the images."""
+    """How a kernel goes over the images, and over how many threads the work is spread."""
 
     strides: tuple[int, int]
     dilation: tuple[int, int]
     padding: tuple[int, int, int, int]  # top, bottom, left, right
     groups: int
+    threads: int
 
 
 def covers(lhs: jax.Array, rhs: jax.Array, **options: Any) -> bool:
@@ -72,6 +73,7 @@ def convolve(
         (dilation_h, dilation_w),
         (top, bottom, left, right),
         options.get("feature_group_count", 1),
+        _threads(),
     )
     out = (lhs.shape[0], height, width, rhs.shape[3])
     return _forward.bind(lhs, rhs, out=out, window=window)
@@ -93,7 +95,7 @@ def _primitive(name: str) -> Primitive:
             dilation=np.array(window.dilation),
             padding=np.array(window.padding),
             groups=np.int64(window.groups),
-            threads=np.int64(_threads()),
+            threads=np.int64(window.threads),
         )
 
     def shape(a: Any, b: Any, *, out: tuple[int, ...], window: Window) -> Any:
@@ -109,8 +111,10 @@ def _primitive(name: str) -> Primitive:
 
 
 def _threads() -> int:
-    """How many parts a convolution is cut into: the cores, shared by the virtual devices."""
-    return max(1, len(os.sched_getaffinity(0)) // jax.local_device_count("cpu"))
+    """How many parts a convolution is cut into: the cores, shared by devices that compute at once."""
+    mesh = jax.sharding.get_abstract_mesh()
+    busy = 1 if mesh.empty else min(mesh.size, jax.local_device_count("cpu"))
+    return max(1, len(os.sched_getaffinity(0)) // busy)
 
 
 _forward = _primitive("forward")  # images, kernel -> output

@@ -1,0 +1,34 @@
+"""What a process that is ours sets before JAX starts: every core, and a cache of compiled programs."""
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import jax
+
+from lepton_jax.cache import cache_folder
+
+
+def start_jax() -> None:
+    """Sets JAX up for a verb; where the user has set the same thing, that stays.
+
+    Each core is a virtual CPU device, so that clients train side by side. What is compiled is kept
+    in the user's cache, so that a second start compiles nothing.
+    """
+    if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with suppress(RuntimeError):  # JAX has started, in a process that is not ours
+            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(_compiled_here()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _compiled_here() -> Path:
+    """The folder for programs of this kind of processor: others may lack its instructions."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return cache_folder() / "compiled" / hashlib.sha256(features.encode()).hexdigest()[:16]
