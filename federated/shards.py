@@ -209,10 +209,11 @@ def _spread(
             np.round(np.cumsum(share)[:-1] * len(own)).astype(np.int64)
             for share, own in zip(shares, members, strict=True)
         ]
-        pieces = [np.split(own, cut) for own, cut in zip(members, cuts, strict=True)]
-        groups = [np.concatenate(each) for each in zip(*pieces, strict=True)]
-        if all(len(group) >= floor for group, floor in zip(groups, least, strict=True)):
-            return groups
+        ends = zip(cuts, members, strict=True)
+        sizes = sum(np.diff(cut, prepend=0, append=len(own)) for cut, own in ends)
+        if np.all(sizes >= least):
+            pieces = [np.split(own, cut) for own, cut in zip(members, cuts, strict=True)]
+            return [np.concatenate(each) for each in zip(*pieces, strict=True)]
     raise UserError(
         "federated.partition",
         f"at least {max(least)} of {len(labels)} examples for each of {len(least)} {what} "
