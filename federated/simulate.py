@@ -34,7 +34,7 @@ from lepton_jax.training.records import (
     write_json,
     write_text,
 )
-from lepton_jax.training.runs import Progress, Result, open_run
+from lepton_jax.training.runs import Clock, Progress, Result, open_run
 from lepton_jax.typing import Variables
 
 Record = dict[str, Any]
@@ -74,8 +74,9 @@ def simulate(
             state, records = _restore(parts, checkpoints, state, out)
             if not _is_over(parts, records):
                 _compile(parts, state)
-                state, records = yield from _rounds(parts, state, records, checkpoints, out)
-        return _conclude(parts, _variables(state), records, out, began=began)
+            clock = Clock(began, ready=time.monotonic())
+            state, records = yield from _rounds(parts, state, records, checkpoints, out)
+        return _conclude(parts, _variables(state), records, out, clock)
 
 
 def _pin_partition(parts: Parts, path: Path) -> None:
@@ -109,7 +110,8 @@ def _rounds(
     the newest checkpoint are there, and those after it can be told by their number.
     """
     run, saved = parts.run, len(records)
-    todo = range(len(records) + 1, run.federated.rounds + 1)
+    over = _is_over(parts, records)
+    todo = [] if over else range(len(records) + 1, run.federated.rounds + 1)
     cohorts = (_cohort(parts, parts.sampler.sample(number), number) for number in todo)
     began = time.monotonic()
     for number, now, report in rounds(parts.algorithm, state, cohorts, parts.key):
@@ -248,7 +250,7 @@ def _restore(
 
 
 def _conclude(
-    parts: Parts, variables: Variables, records: list[Record], out: Path, *, began: float
+    parts: Parts, variables: Variables, records: list[Record], out: Path, clock: Clock
 ) -> Result:
     """Evaluates the final model; result.json comes last and says that the run is finished."""
     run = parts.run
@@ -262,9 +264,10 @@ def _conclude(
         test_loss=figures["test"]["loss"],
         steps=None,
         rounds=len(records),
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - clock.began,
         images_per_second=statistics.median(rates) if rates else 0.0,
         params_sha256=trees.sha256(variables),
+        seconds_to_first_step=clock.ready - clock.began,
         epsilon=None if parts.epsilon is None else parts.epsilon(len(records)),
         delta=None if parts.epsilon is None else run.federated.delta,
         rounds_to_target=_reached(parts, records),

@@ -52,8 +52,11 @@ def summary(result: "Result") -> str:
     how = f"{result.rounds} rounds" if result.kind == "simulate" else f"{result.steps} steps"
     line = (
         f"{result.run}: test accuracy {result.test_accuracy:.2%}, loss {result.test_loss:.4f} "
-        f"after {how} in {result.seconds:.0f} s ({result.images_per_second:,.0f} images/s)"
+        f"after {how} in {result.seconds:.0f} s ({result.images_per_second:,.0f} images/s"
     )
+    if result.seconds_to_first_step is not None:
+        line += f", first step after {result.seconds_to_first_step:.1f} s"
+    line += ")"
     if result.epsilon is not None:
         line += f", epsilon {result.epsilon:.3f} at delta {result.delta:g}"
     if result.rounds_to_target is not None:

@@ -19,7 +19,7 @@ def start_jax() -> None:
     if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with suppress(RuntimeError):  # JAX has started, in a process that is not ours
             jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(_compiled_here()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

@@ -48,6 +48,7 @@ class Result(NamedTuple):
       images_per_second: median over epochs or rounds of training images a second, compilation and
         evaluation left out.
       params_sha256: fingerprint of the final parameters and BatchNorm statistics.
+      seconds_to_first_step: from the start until all was loaded and compiled.
       epsilon: privacy spent, with noise.
       delta: at which epsilon holds.
       rounds_to_target: the first round that reached the target accuracy.
@@ -63,6 +64,7 @@ class Result(NamedTuple):
     seconds: float
     images_per_second: float
     params_sha256: str
+    seconds_to_first_step: float | None = None
     epsilon: float | None = None
     delta: float | None = None
     rounds_to_target: int | None = None
@@ -76,6 +78,13 @@ class Result(NamedTuple):
     def from_json(cls, fields: dict[str, Any]) -> "Result":
         """The inverse of `to_json`."""
         return cls(**{"steps": None, "rounds": None, **fields})
+
+
+class Clock(NamedTuple):
+    """When a run began, and when all was loaded and compiled; seconds of `time.monotonic`."""
+
+    began: float
+    ready: float
 
 
 class SavedRun(NamedTuple):

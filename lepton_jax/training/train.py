@@ -25,7 +25,7 @@ from lepton_jax.training.loop import fit
 from lepton_jax.training.losses import Loss, make_loss
 from lepton_jax.training.optimizers import Schedule, make_optimizer, make_schedule
 from lepton_jax.training.records import METRICS, TIMINGS, append, go_on, read_records, write_json
-from lepton_jax.training.runs import Progress, Result, open_run
+from lepton_jax.training.runs import Clock, Progress, Result, open_run
 from lepton_jax.training.step import Step, TrainState, evaluated, init_state, make_step
 from lepton_jax.training.stopping import Rule, best, check_target, chosen, is_over
 from lepton_jax.typing import Batch, Classifier, PRNGKey, PyTree, Variables, keys
@@ -77,11 +77,12 @@ def train(
         parts, state = _set_up(run, target_accuracy)
         with open_checkpoints(out / "checkpoints", keep=run.checkpoint.keep) as checkpoints:
             state, records = _restore(checkpoints, state, out)
+            clock = Clock(began, ready=time.monotonic())
             state, records = yield from _epochs(parts, state, records, checkpoints, out)
             final = chosen(parts.rule, records)
             if final != len(records):
                 state = _from_tree(checkpoints.restore(final, _to_tree(state))[0])
-        return _conclude(parts, evaluated(state), records, out, began=began, checkpoint=final)
+        return _conclude(parts, evaluated(state), records, out, clock, checkpoint=final)
 
 
 def _check(run: Run, target_accuracy: float | None) -> None:
@@ -265,8 +266,8 @@ def _conclude(
     variables: Variables,
     records: list[Record],
     out: Path,
+    clock: Clock,
     *,
-    began: float,
     checkpoint: int,
 ) -> Result:
     """Evaluates the final variables; result.json comes last and says that the run is finished."""
@@ -280,9 +281,10 @@ def _conclude(
         test_loss=figures["test"]["loss"],
         steps=records[-1]["step"],
         rounds=None,
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - clock.began,
         images_per_second=statistics.median(rates) if rates else 0.0,
         params_sha256=trees.sha256(variables),
+        seconds_to_first_step=clock.ready - clock.began,
         checkpoint=checkpoint,
     )
     write_json(out / "result.json", result.to_json())
