@@ -130,8 +130,8 @@ def test_the_matmul_form_maps_over_kernels() -> None:
     [
         ("auto", True, True, "onednn", "matmul"),
         ("auto", False, True, "onednn", "lax"),
-        ("auto", True, False, "matmul", "matmul"),
-        ("auto", False, False, "matmul", "matmul"),
+        ("auto", True, False, "onednn", "matmul"),
+        ("auto", False, False, "onednn", "matmul"),
         ("lax", True, False, "lax", "lax"),
         ("matmul", False, True, "matmul", "matmul"),
     ],
