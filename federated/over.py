@@ -15,7 +15,9 @@ from lepton_jax.typing import Batch, PyTree
 
 Kind = Literal["auto", "scan", "vmap", "shard"]
 Work = Callable[[PyTree, Cohort], PyTree]
+Total = Callable[[Work, Channel, PyTree, Cohort], PyTree]
 _AXIS = "clients"
+_CHUNK = 16  # clients side by side: enough to fill an accelerator, few enough for its memory
 
 
 class Over(NamedTuple):
@@ -28,7 +30,7 @@ class Over(NamedTuple):
       devices: over how many devices the cohort is split.
     """
 
-    total: Callable[[Work, Channel, PyTree, Cohort], PyTree]
+    total: Total
     place: Callable[[PyTree], PyTree]
     devices: int
 
@@ -36,21 +38,18 @@ class Over(NamedTuple):
 def make_over(kind: Kind) -> Over:
     """The way that the config names.
 
-    `scan` takes one client after another, `vmap` all at once, `shard` splits them over all devices,
-    each of which scans its own. `auto` is `shard` where there are several devices; on one it is
-    `scan` on a CPU, whose cores one client's batch fills, and `vmap` elsewhere.
+    `scan` takes one client after another, `vmap` 16 at once, `shard` splits them over all devices.
+    `auto` is `shard` where there are several devices; on one it is, and inside `shard` each device
+    does, `scan` on a CPU, whose core one client's batch fills, and `vmap` elsewhere.
     """
-    if kind == "auto":
-        return make_over(_fastest())
-    if kind == "shard":
+    if kind == "shard" or (kind == "auto" and jax.device_count() > 1):
         return _shard(Mesh(np.array(jax.devices()), (_AXIS,)))
-    return Over(_scan if kind == "scan" else _vmap, lambda tree: tree, devices=1)
+    totals = {"scan": _scan, "vmap": _vmap, "auto": _on_one_device()}
+    return Over(totals[kind], lambda tree: tree, devices=1)
 
 
-def _fastest() -> Kind:
-    if jax.device_count() > 1:
-        return "shard"
-    return "scan" if jax.default_backend() == "cpu" else "vmap"
+def _on_one_device() -> Total:
+    return _scan if jax.default_backend() == "cpu" else _vmap
 
 
 def balance(cohort: Cohort, devices: int) -> Cohort:
@@ -88,8 +87,13 @@ def _vmap(work: Work, channel: Channel, shared: PyTree, cohort: Cohort) -> PyTre
     def add(total: PyTree, message: PyTree) -> tuple[PyTree, None]:
         return channel.add(total, message), None
 
-    messages = jax.vmap(work, in_axes=(None, 0))(shared, cohort)
-    return lax.scan(add, _none(work, channel, shared, cohort), messages)[0]
+    def add_chunk(total: PyTree, chunk: Cohort) -> tuple[PyTree, None]:
+        messages = jax.vmap(work, in_axes=(None, 0))(shared, chunk)
+        return lax.scan(add, total, messages)[0], None
+
+    size = min(_CHUNK, len(cohort.ids))
+    chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), _pad(cohort, size))
+    return lax.scan(add_chunk, _none(work, channel, shared, cohort), chunks)[0]
 
 
 def _shard(mesh: Mesh) -> Over:
@@ -97,7 +101,7 @@ def _shard(mesh: Mesh) -> Over:
 
     def total(work: Work, channel: Channel, shared: PyTree, cohort: Cohort) -> PyTree:
         def own(shared: PyTree, part: Cohort) -> PyTree:
-            return channel.across(_scan(work, channel, shared, part), _AXIS)
+            return channel.across(_on_one_device()(work, channel, shared, part), _AXIS)
 
         # Were replication checked, a gradient by the shared parameters would be summed over the
         # devices, as if their clients were one batch.
