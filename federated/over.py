@@ -26,13 +26,14 @@ class Over(NamedTuple):
     Attributes:
       total: (work, channel, shared, cohort) -> the channel's sum of `work(shared, client)`, where
         `client` is the cohort without its axis C. What work needs besides comes in `shared`.
-      place: puts a tree of arrays on the devices that take part.
-      devices: over how many devices the cohort is split.
+      place: puts a tree of arrays on every device that takes part.
+      lay: prepares a cohort's host arrays for the round: its clients are dealt evenly to the
+        devices and, where these are of several hosts, each host's are put on its own.
     """
 
     total: Total
     place: Callable[[PyTree], PyTree]
-    devices: int
+    lay: Callable[[Cohort], Cohort]
 
 
 def make_over(kind: Kind) -> Over:
@@ -45,7 +46,7 @@ def make_over(kind: Kind) -> Over:
     if kind == "shard" or (kind == "auto" and jax.device_count() > 1):
         return _shard(Mesh(np.array(jax.devices()), (_AXIS,)))
     totals = {"scan": _scan, "vmap": _vmap, "auto": _on_one_device()}
-    return Over(totals[kind], lambda tree: tree, devices=1)
+    return Over(totals[kind], place=lambda tree: tree, lay=lambda cohort: cohort)
 
 
 def _on_one_device() -> Total:
@@ -113,8 +114,20 @@ def _shard(mesh: Mesh) -> Over:
             check_vma=False,
         )(shared, _pad(cohort, mesh.size))
 
-    replicated = NamedSharding(mesh, everywhere)
-    return Over(total, lambda tree: jax.device_put(tree, replicated), devices=mesh.size)
+    def place(tree: PyTree) -> PyTree:
+        return jax.device_put(tree, NamedSharding(mesh, everywhere))
+
+    def lay(cohort: Cohort) -> Cohort:
+        dealt = balance(cohort, mesh.size)
+        if jax.process_count() == 1:
+            return dealt  # the round splits them by itself
+        dealt = _pad(dealt, mesh.size, np.pad)
+        split = NamedSharding(mesh, PartitionSpec(_AXIS))
+        return jax.tree.map(
+            lambda x: jax.make_array_from_callback(x.shape, split, lambda part: x[part]), dealt
+        )
+
+    return Over(total, place, lay)
 
 
 def _none(work: Work, channel: Channel, shared: PyTree, cohort: Cohort) -> PyTree:
@@ -122,14 +135,14 @@ def _none(work: Work, channel: Channel, shared: PyTree, cohort: Cohort) -> PyTre
     return channel.zero(jax.eval_shape(work, shared, client))
 
 
-def _pad(cohort: Cohort, multiple: int) -> Cohort:
-    """Adds empty clients up to a multiple."""
+def _pad(cohort: Cohort, multiple: int, pad: Callable = jnp.pad) -> Cohort:
+    """Adds empty clients up to a multiple, with the `pad` of jax or numpy."""
     missing = -cohort.ids.shape[0] % multiple
     if not missing:
         return cohort
 
-    def pad(x: jax.Array, value: int = 0) -> jax.Array:
-        return jnp.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)], constant_values=value)
+    def longer(x: jax.Array, value: int = 0) -> jax.Array:
+        return pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)], constant_values=value)
 
-    batches = Batch(*(pad(x) for x in cohort.batches))
-    return Cohort(pad(cohort.ids, -1), batches, pad(cohort.weight), pad(cohort.steps))
+    batches = Batch(*(longer(x) for x in cohort.batches))
+    return Cohort(longer(cohort.ids, -1), batches, longer(cohort.weight), longer(cohort.steps))

@@ -15,7 +15,6 @@ import numpy as np
 from federated.aggregate import Report
 from federated.algorithms import ServerState, rounds
 from federated.evaluate import federated_evaluation
-from federated.over import balance
 from federated.parts import Parts, check, set_up
 from federated.sampling import Cohort, cohort, step_sizes
 from federated.shards import manifest, verify_manifest
@@ -144,7 +143,7 @@ def _cohort(parts: Parts, ids: np.ndarray, round: int, steps: int | None = None)
         slots=parts.sampler.capacity(len(ids)),
         steps=steps,
     )
-    return balance(laid, parts.over.devices)
+    return parts.over.lay(laid)
 
 
 def _compile(parts: Parts, state: ServerState) -> None:
