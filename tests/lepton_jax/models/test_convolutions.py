@@ -9,6 +9,7 @@ from jax import lax
 from lepton_jax.checks import UserError
 from lepton_jax.models import onednn
 from lepton_jax.models.conv import choose_form, lax_form, matmul_conv, matmul_form
+from tests.lepton_jax.models.windows import WINDOWS
 
 NOTHING = UserError("model.conv", "what onednn needs", "no package")
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -25,21 +26,14 @@ def _assert_close(a: object, b: object, tolerance: float) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=tolerance), a, b)
 
 
-@pytest.mark.parametrize(
-    ("kernel", "options"),
-    [
-        ((3, 3), {"window_strides": (1, 1), "padding": "SAME"}),
-        ((3, 3), {"window_strides": (2, 2), "padding": "SAME"}),
-        ((5, 5), {"window_strides": (1, 1), "padding": "VALID"}),
-        ((1, 1), {"window_strides": (2, 2), "padding": "SAME"}),
-        ((2, 3), {"window_strides": (3, 2), "padding": "VALID"}),
-        ((3, 3), {"window_strides": (2, 1), "padding": ((1, 0), (2, 3))}),
-        ((3, 2), {"window_strides": (1, 2), "padding": "SAME", "rhs_dilation": (2, 3)}),
-        ((3, 3), {"window_strides": (1, 1), "padding": ((1, 1), (1, 2)), "lhs_dilation": (2, 3)}),
-        ((3, 3), {"window_strides": (2, 2), "padding": "SAME", "feature_group_count": 2}),
-        ((3, 3), {"window_strides": (1, 1), "padding": "VALID", "feature_group_count": 4}),
-    ],
-)
+DILATED_IMAGES = {
+    "window_strides": (1, 1),
+    "padding": ((1, 1), (1, 2)),
+    "lhs_dilation": (2, 3),
+}
+
+
+@pytest.mark.parametrize(("kernel", "options"), [*WINDOWS, ((3, 3), DILATED_IMAGES)])
 def test_matmul_convolution_is_the_lax_convolution(kernel: tuple, options: dict) -> None:
     rng = np.random.default_rng(0)
     groups = options.get("feature_group_count", 1)
