@@ -122,7 +122,8 @@ _images = _primitive("backward_images")  # output, kernel -> images
 _kernel = _primitive("backward_kernel")  # images, output -> kernel
 
 
-def _tail(x: Any) -> tuple[int, ...]:  # what is differentiated by: it has a shape alone
+def _tail(x: Any) -> tuple[int, ...]:
+    """Of what a transpose is taken by: of that, only the shape is known."""
     return x.aval.shape[-4:]
 
 
