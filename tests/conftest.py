@@ -1,6 +1,7 @@
 """Makes JAX strict before any test imports it: no silent promotion, shapes checked, four devices."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -19,6 +20,14 @@ install_import_hook(["lepton_jax", "federated"], "beartype.beartype")
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keeps the user's own cache out of the tests."""
     os.environ["LEPTON_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("LEPTON_CACHE_DIR", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

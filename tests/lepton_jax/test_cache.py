@@ -12,6 +12,8 @@ import pytest
 from lepton_jax.cache import cache_folder, new_array, read_array, stored
 from lepton_jax.checks import UserError
 
+pytestmark = pytest.mark.usefixtures("fresh_cache")
+
 
 def write_one(folder: Path) -> None:
     (folder / "one").write_text("1")

@@ -34,7 +34,7 @@ def test_a_typing_error_in_a_key_is_met_with_the_key_that_was_meant() -> None:
         ({"train": {"epochs": "a"}}, "config: train.epochs: expected int, got 'a' (str)"),
         (
             {"model": {"conv": "x"}},
-            "config: model.conv: expected one of 'auto', 'lax', 'matmul', got 'x'",
+            "config: model.conv: expected one of 'auto', 'lax', 'matmul', 'onednn', got 'x'",
         ),
         (
             {"federated": {"stages": [{"kind": "clop"}]}},

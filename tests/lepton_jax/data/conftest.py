@@ -9,11 +9,8 @@ from PIL import Image
 
 
 @pytest.fixture(autouse=True)
-def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of each test's own."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("LEPTON_CACHE_DIR", str(folder))
-    return folder
+def decoded_anew(fresh_cache: Path) -> None:
+    """Nothing that another test has decoded."""
 
 
 @pytest.fixture

@@ -164,9 +164,8 @@ def test_what_onednn_does_not_have_is_computed_by_patches(
 
 
 @pytest.fixture
-def afresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def afresh(monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> Iterator[None]:
     """An empty cache, and no memory of what is missing."""
-    monkeypatch.setenv("LEPTON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(library, "_register", lambda path: None)  # once a process is enough
     onednn.missing.cache_clear()
     conv_forms._note_once.cache_clear()
@@ -230,11 +229,11 @@ def test_it_is_compiled_once_and_a_damaged_library_is_told(
 
 @needs_onednn
 def test_a_source_that_does_not_compile_leaves_nothing(
-    afresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    afresh: None, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     wrong = tmp_path / "wrong.cc"
     wrong.write_text("nothing;")
     monkeypatch.setattr(library, "_SOURCE", wrong)
     with pytest.raises(UserError, match=r"a compiler that fails: .*error: .nothing. does not"):
         library._build()
-    assert list((tmp_path / "native").iterdir()) == []
+    assert list((fresh_cache / "native").iterdir()) == []
