@@ -1,9 +1,12 @@
 """Makes JAX strict before any test imports it: no silent promotion, shapes checked, four devices."""
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+_CACHE = tempfile.TemporaryDirectory(prefix="lepton-tests-")  # in place of the user's own
+os.environ["LEPTON_CACHE_DIR"] = _CACHE.name
 
 import jax
 import pytest
@@ -14,12 +17,6 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 install_import_hook(["lepton_jax", "federated"], "beartype.beartype")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keeps the user's own cache out of the tests."""
-    os.environ["LEPTON_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -164,13 +164,11 @@ def test_what_onednn_does_not_have_is_computed_by_patches(
 
 
 @pytest.fixture
-def afresh(monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> Iterator[None]:
+def afresh(monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> None:
     """An empty cache, and no memory of what is missing."""
+    monkeypatch.setattr(onednn, "missing", library.missing.__wrapped__)
     monkeypatch.setattr(library, "_register", lambda path: None)  # once a process is enough
-    onednn.missing.cache_clear()
     conv_forms._note_once.cache_clear()
-    yield
-    onednn.missing.cache_clear()
 
 
 def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
