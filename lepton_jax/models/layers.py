@@ -31,11 +31,38 @@ def normalize(x: Features, mask: Mask | None, norm: Norm, name: str) -> Features
         return x
     if norm == "group":
         return GroupNorm(name=name)(x)
-    batch_norm = nn.BatchNorm(
-        use_running_average=mask is None, momentum=_MOMENTUM, epsilon=_EPSILON, name=name
-    )
-    rows = None if mask is None else mask[:, None, None, None]
-    return batch_norm(x.astype(jnp.float32), mask=rows).astype(x.dtype)
+    return BatchNorm(name=name)(x, mask)
+
+
+class BatchNorm(nn.Module):
+    """BatchNorm from the moments of each image, of which the masked ones are averaged.
+
+    The same mathematics, parameters and statistics as flax', which masks whole feature maps and so
+    takes as long as the convolutions.
+    """
+
+    @nn.compact
+    def __call__(self, x: Features, mask: Mask | None) -> Features:
+        """Normalizes x [B,H,W,F] by the batch, or by the running statistics without a mask [B]."""
+        channels = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        means = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        variances = self.variable("batch_stats", "var", jnp.ones, channels)
+        y = x.astype(jnp.float32)
+        mean, variance = means.value, variances.value
+        if mask is not None:
+            share = mask.astype(jnp.float32) / jnp.sum(mask).astype(jnp.float32)
+            mean, square = (
+                jnp.matmul(share, moments, precision=lax.Precision.HIGHEST)
+                for moments in (y.mean((1, 2)), jnp.square(y).mean((1, 2)))
+            )
+            variance = jnp.maximum(square - jnp.square(mean), 0.0)
+            means.value = _MOMENTUM * means.value + (1 - _MOMENTUM) * mean
+            variances.value = _MOMENTUM * variances.value + (1 - _MOMENTUM) * variance
+        factor = lax.rsqrt(variance + _EPSILON) * scale
+        shift = bias - mean * factor
+        return (y * factor[None, None, None] + shift[None, None, None]).astype(x.dtype)
 
 
 class GroupNorm(nn.Module):

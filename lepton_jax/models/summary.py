@@ -12,7 +12,7 @@ from lepton_jax.config import Model
 from lepton_jax.models.build import network
 from lepton_jax.models.conv import lax_form
 from lepton_jax.models.initialize import variable_shapes
-from lepton_jax.models.layers import GlobalAveragePool, GroupNorm, Pool
+from lepton_jax.models.layers import BatchNorm, GlobalAveragePool, GroupNorm, Pool
 
 
 class Row(NamedTuple):
@@ -83,7 +83,7 @@ def _kind(layer: nn.Module) -> str | None:
             return f"conv {sides}" + (f" stride {layer.strides[0]}" if layer.strides[0] > 1 else "")
         case nn.Dense():
             return "dense"
-        case nn.BatchNorm():
+        case BatchNorm():
             return "batch norm"
         case GroupNorm():
             return "group norm"
