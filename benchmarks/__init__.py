@@ -1,0 +1,1 @@
+"""Speed and memory of lepton-jax beside its peers, measured in turns within one run."""
