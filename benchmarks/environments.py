@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.sides import environment_folder
 from benchmarks.workloads import PEERS, unknown
 from lepton_jax.checks import UserError
+from lepton_jax.console import one_line_errors
 
 _PINS = Path(__file__).parent / "peers"
 
@@ -39,8 +40,5 @@ def make(name: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("benchmarks"):
         main(sys.argv[1:])
-    except UserError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        raise SystemExit(2) from None

@@ -84,8 +84,7 @@ def _save_plan(
     held = cohorts = order = np.zeros((0, 0), np.int64)
     if workload.kind == "federated":
         sampler = make_sampler(run.federated, run.seed)
-        dealt = partition(run.federated, splits.train, splits.info)
-        held = np.stack(clients or [client.train for client in dealt])
+        held = np.stack(clients or _dealt(workload, splits))
         cohorts = np.stack([sampler.sample(number) for number in numbers])
     if workload.kind == "central":
         count = min(workload.steps * workload.batch_size, len(labels))
@@ -93,3 +92,8 @@ def _save_plan(
         order = np.stack([rng.permutation(len(labels))[:count] for rng in orders])
     held = held.astype(np.int32)  # of very many clients it would show in the runners' memory
     np.savez(folder / PLAN, clients=held, cohorts=cohorts, order=order)
+
+
+def _dealt(workload: Workload, splits: Splits) -> list[np.ndarray]:
+    dealt = partition(workload.run.federated, splits.train, splits.info)
+    return [client.train for client in dealt]

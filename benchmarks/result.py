@@ -1,6 +1,5 @@
 """The arithmetic of a result: medians, spreads, ratios, and which variant of a peer counts."""
 
-import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.measure import Outcome
+from lepton_jax.cores import cores
 
 Unit = Literal["images_per_second", "gflops", "seconds"]
 OURS = "lepton"
@@ -78,7 +78,7 @@ def hardware() -> dict[str, Any]:
     memory = (line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemTotal"))
     return {
         "processor": next(model, platform.machine()),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "memory_gb": round(int(next(memory, "0")) / 2**20, 1),
         "system": platform.system(),
         "python": platform.python_version(),

@@ -15,6 +15,7 @@ from benchmarks.result import OURS, make_result
 from benchmarks.sides import Side, python_of, variants
 from benchmarks.workloads import Workload, choose_peers, find
 from lepton_jax.checks import UserError
+from lepton_jax.console import one_line_errors
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -89,8 +90,5 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("benchmarks"):
         main(sys.argv[1:])
-    except UserError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        raise SystemExit(2) from None

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.result import unit_of
 from lepton_jax.checks import UserError
+from lepton_jax.console import one_line_errors
 
 Result = Mapping[str, Any]
 _UNITS = {"images_per_second": "images/s", "gflops": "GFLOP/s", "seconds": "seconds"}
@@ -137,10 +138,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("benchmarks"):
         if len(sys.argv) != 2:
             raise UserError("benchmarks.table", "one file of results", f"{len(sys.argv) - 1}")
         main(Path(sys.argv[1]))
-    except UserError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        raise SystemExit(2) from None

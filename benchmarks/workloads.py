@@ -1,10 +1,9 @@
 """What can be measured: a table of workloads, each of them with its configuration and its peers."""
 
-from difflib import get_close_matches
 from typing import Literal, NamedTuple
 
 from lepton_jax import config
-from lepton_jax.checks import UserError
+from lepton_jax.checks import UserError, suggestion
 
 Kind = Literal["federated", "central", "inference", "matmul"]
 PEERS = ("torch", "pfl", "flower", "fedjax", "keras")
@@ -84,9 +83,7 @@ def choose_peers(workload: str, against: str | None) -> tuple[str, ...]:
 
 def unknown(where: str, name: str, known: tuple[str, ...]) -> UserError:
     """The refusal of a name that nothing has."""
-    close = get_close_matches(name, known, n=1)
-    remedy = f"did you mean {close[0]}?" if close else ""
-    return UserError(where, f"one of {', '.join(known)}", repr(name), remedy)
+    return UserError(where, f"one of {', '.join(known)}", repr(name), suggestion(name, known))
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -99,7 +96,8 @@ def _federated(
     return Workload(name, "federated", run, FEDERATED_PEERS, rounds)
 
 
-def _cohorts(clients: int, chosen: int, batch: int) -> config.Federated:
+def cohorts(clients: int, chosen: int, batch: int) -> config.Federated:
+    """Clients of one region that all hold as many images, of which some train each round."""
     return config.Federated(
         clients=clients,
         regions=("all",),
@@ -137,10 +135,10 @@ _KERAS_CNN = config.Model(name="keras_cnn")
 _RESNET8 = config.Model(name="resnet8", norm="group")
 
 WORKLOADS = (
-    _federated("W1", _MNIST, config.Model(name="fedavg_cnn"), _cohorts(100, 10, 10), 1),
-    _federated("W2", _MNIST, _KERAS_CNN, _cohorts(100, 10, 32), 5),
-    _federated("W3", _MNIST, _KERAS_CNN, _cohorts(1000, 100, 20), 4),
-    _federated("W4", _CIFAR10, _RESNET8, _cohorts(50, 5, 32), 1),
+    _federated("W1", _MNIST, config.Model(name="fedavg_cnn"), cohorts(100, 10, 10), 1),
+    _federated("W2", _MNIST, _KERAS_CNN, cohorts(100, 10, 32), 5),
+    _federated("W3", _MNIST, _KERAS_CNN, cohorts(1000, 100, 20), 4),
+    _federated("W4", _CIFAR10, _RESNET8, cohorts(50, 5, 32), 1),
     _central("keras_cnn", 32, 1875, "keras"),
     _central("keras_cnn", 128, 469, "keras"),
     _central("resnet8", 32, 400),
@@ -150,7 +148,7 @@ WORKLOADS = (
     _inference("keras_cnn"),
     _inference("resnet8"),
     # Too small to measure anything by: whether a peer's environment works at all.
-    _federated("smoke", _MNIST, _KERAS_CNN, _cohorts(1000, 4, 20), 1),
+    _federated("smoke", _MNIST, _KERAS_CNN, cohorts(1000, 4, 20), 1),
     _central("keras_cnn", 32, 4, "keras")._replace(name="smoke-central"),
 )
 SPECIAL: dict[str, tuple[str, ...]] = {

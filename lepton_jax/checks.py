@@ -1,5 +1,8 @@
 """What a user did wrong, said in one line: where, what was expected, what came, what to do."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class UserError(Exception):
     """A mistake that the user can mend; the command line prints it and exits with code 2.
@@ -21,3 +24,13 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple:
         return type(self), (self.where, self.expected, self.got, self.remedy)
+
+
+def suggestion(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A remedy for a name that nothing has: the one that was meant, where one is near.
+
+    >>> suggestion("resnet9", ["lepton_cnn", "resnet8"])
+    'did you mean resnet8?'
+    """
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else otherwise

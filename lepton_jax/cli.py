@@ -4,9 +4,7 @@ Nothing heavy is imported before a verb needs it, so that `lepton --help` answer
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +12,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from lepton_jax import __version__, console
-from lepton_jax.checks import UserError
+from lepton_jax.checks import UserError, suggestion
 
 if TYPE_CHECKING:
     from lepton_jax.config import Run
@@ -299,18 +297,6 @@ def _start_jax() -> None:
 # --- the roof -------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        console.note(f"lepton: {error}")
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        console.note("lepton: interrupted; what is checkpointed is kept: go on with --resume")
-        raise SystemExit(130) from None
-
-
 VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "simulate": simulate,
@@ -336,15 +322,23 @@ def main() -> None:
     if words == ["--version"]:
         print(f"lepton-jax {__version__}")
         return
-    with _one_line_errors():
-        length = 2 if " ".join(words[:2]) in VERBS else 1
-        verb, rest = " ".join(words[:length]), words[length:]
-        if verb not in VERBS:
-            if rest in (["--help"], ["-h"]) and _inside(verb):
-                print(_help(_inside(verb)))
-                return
-            raise _unknown(verb)
-        tyro.cli(VERBS[verb], prog=f"lepton {verb}", args=rest, config=(FlagCreatePairsOff,))
+    try:
+        with console.one_line_errors("lepton"):
+            _run_verb(words)
+    except KeyboardInterrupt:
+        console.note("lepton: interrupted; what is checkpointed is kept: go on with --resume")
+        raise SystemExit(130) from None
+
+
+def _run_verb(words: list[str]) -> None:
+    length = 2 if " ".join(words[:2]) in VERBS else 1
+    verb, rest = " ".join(words[:length]), words[length:]
+    if verb not in VERBS:
+        if rest in (["--help"], ["-h"]) and _inside(verb):
+            print(_help(_inside(verb)))
+            return
+        raise _unknown(verb)
+    tyro.cli(VERBS[verb], prog=f"lepton {verb}", args=rest, config=(FlagCreatePairsOff,))
 
 
 def _inside(group: str) -> list[str]:
@@ -369,9 +363,8 @@ def _help(verbs: Iterable[str] = VERBS) -> str:
 
 def _unknown(verb: str) -> UserError:
     known = _inside(verb) or list(VERBS)
-    near = get_close_matches(verb, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else "see lepton --help"
-    return UserError("lepton", f"one of {', '.join(known)}", repr(verb), hint)
+    remedy = suggestion(verb, known, "see lepton --help")
+    return UserError("lepton", f"one of {', '.join(known)}", repr(verb), remedy)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Reads a `Run` from TOML with overrides, names what is wrong with it, and writes it back."""
 
-import difflib
 import hashlib
 import itertools
 import math
@@ -15,7 +14,7 @@ from typing import Any
 import msgspec
 import tomli_w
 
-from lepton_jax.checks import UserError
+from lepton_jax.checks import UserError, suggestion
 from lepton_jax.config import Run
 
 _HERE = Path(__file__).parent
@@ -66,13 +65,11 @@ def find(config: str | Path) -> Path:
     path = Path(config)
     if path.is_file():
         return path
-    near = difflib.get_close_matches(str(config), known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
     raise UserError(
         "config",
         "a bundled config or a TOML file",
         repr(str(config)),
-        f"{hint}bundled: {', '.join(known)}",
+        f"{suggestion(str(config), known)} bundled: {', '.join(known)}",
     )
 
 
@@ -194,13 +191,11 @@ def _explain(error: msgspec.ValidationError, tree: Mapping[str, Any], source: st
     if unknown := re.search(r"unknown field `(.*)`", what):
         place = f"{key}.{unknown[1]}" if key else unknown[1]
         known = _fields(Run, key, tree)
-        near = difflib.get_close_matches(unknown[1], known, n=1)
-        remedy = f"did you mean {near[0]}?" if near else "remove it"
         return UserError(
             f"{source}: {place}",
             f"one of {', '.join(known)}" if known else "a known key",
             "an unknown key",
-            remedy,
+            suggestion(unknown[1], known, "remove it"),
         )
     where = f"{source}: {key}" if key else source
     got = repr(_look_up(tree, path))

@@ -2,9 +2,12 @@
 
 import json as json_module
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lepton_jax.checks import UserError
 
 if TYPE_CHECKING:
     from lepton_jax.training.runs import Progress, Result
@@ -35,6 +38,16 @@ def show(progress: "Generator[Progress, None, Result]") -> "Result":
                 f"{now.images_per_second:,.0f} images/s  {now.note}"
             )
             bar.update(task, completed=now.done, total=now.total, unit=now.unit, figures=figures)
+
+
+@contextmanager
+def one_line_errors(program: str) -> Iterator[None]:
+    """Ends the process with one line on stderr where the user made a mistake: exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        note(f"{program}: {error}")
+        raise SystemExit(2) from None
 
 
 def note(line: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 
 from lepton_jax.cache import cache_folder
+from lepton_jax.cores import cores
 
 
 def start_jax() -> None:
@@ -20,16 +21,10 @@ def start_jax() -> None:
     _keep_memory()
     if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with suppress(RuntimeError):  # JAX has started, in a process that is not ours
-            jax.config.update("jax_num_cpu_devices", _cores())
+            jax.config.update("jax_num_cpu_devices", cores())
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(_compiled_here()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-def _cores() -> int:
-    """How many this process may use, where the system tells; else how many there are."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _keep_memory() -> None:

@@ -1,6 +1,5 @@
 """A source decoded once into cached arrays, which every later start only maps."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,6 +12,7 @@ from jaxtyping import Int64
 
 from lepton_jax.cache import new_array, read_array, stored
 from lepton_jax.checks import UserError
+from lepton_jax.cores import cores
 from lepton_jax.data.source import Record, Source
 from lepton_jax.data.splits import Examples
 
@@ -80,7 +80,7 @@ def _write(
 
     decode = decoder(image_size, channels)
     shape: tuple[int, ...] | None = None
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for split, count in source.counts.items():
             rng = np.random.default_rng(seed)
             rows = rng.permutation(count) if split == "train" else np.arange(count)

@@ -3,12 +3,11 @@
 import os
 import socket
 import urllib.request
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
-from lepton_jax.checks import UserError
+from lepton_jax.checks import UserError, suggestion
 from lepton_jax.data import digits, tfds
 
 _SUGGESTED = ("mnist", "cifar10")
@@ -101,9 +100,7 @@ def _builder(name: str, root: Path) -> Any:
     if base in ("digits", "folder"):
         raise UserError("name", "a TFDS set", base, "it needs no preparation")
     if base not in known:
-        near = get_close_matches(base, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else ""
-        raise UserError("name", "the name of a TFDS set", repr(name), hint)
+        raise UserError("name", "the name of a TFDS set", repr(name), suggestion(base, known))
     try:
         return tensorflow_datasets.builder(name, data_dir=root, file_format="array_record")
     except Exception as error:  # an unknown configuration, a folder that can't be written

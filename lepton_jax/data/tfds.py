@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lepton_jax.checks import UserError
+from lepton_jax.checks import UserError, suggestion
 from lepton_jax.data.source import SPLITS, Record, Source
 
 _INFO = "dataset_info.json"
@@ -178,15 +178,12 @@ def _files(folder: Path) -> list[tuple[str, int, int]]:
 
 
 def _missing(name: str, path: str | None) -> UserError:
-    from difflib import get_close_matches
-
     import tensorflow_datasets as tfds
 
     known = ["digits", "folder", *tfds.list_builders(with_community_datasets=False)]
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        remedy = f"did you mean {near[0]}?" if near else ""
-        return UserError("data.name", "digits, folder or a TFDS image set", repr(name), remedy)
+        expected = "digits, folder or a TFDS image set"
+        return UserError("data.name", expected, repr(name), suggestion(name, known))
     where = "" if path is None else f" --data-dir {path}"
     got = f"{name}, which is not prepared in {data_dir(path)}"
     return UserError(

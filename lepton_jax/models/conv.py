@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import cache, partial, reduce
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from lepton_jax.models import onednn
+from lepton_jax.models.window import Padding, Pairs, dilated, padding_pairs
 
-Padding = Literal["SAME", "VALID"]
-Pairs = Sequence[tuple[int, int]]
 Features = Float[Array, "B H W F"]
 Pooled = Float[Array, "B H2 W2 F"]
 Convolved = Float[Array, "B H2 W2 O"]
@@ -142,10 +141,8 @@ def matmul_conv(
     """
     lhs_dilation = options.get("lhs_dilation") or (1, 1)
     rhs_dilation = options.get("rhs_dilation") or (1, 1)
-    kernel = _dilated(rhs.shape[:2], rhs_dilation)
-    if isinstance(padding, str):
-        image = _dilated(lhs.shape[1:3], lhs_dilation)
-        padding = lax.padtype_to_pads(image, kernel, window_strides, padding)
+    image, kernel = dilated(lhs.shape[1:3], lhs_dilation), dilated(rhs.shape[:2], rhs_dilation)
+    padding = padding_pairs(padding, image, kernel, window_strides)
     lhs = _pad(lhs, padding, 0.0, lhs_dilation)
     sizes = zip(lhs.shape[1:3], kernel, window_strides, strict=True)
     size = [((n - k) // s + 1) // multiple * multiple for n, k, s in sizes]
@@ -171,7 +168,7 @@ def average_pool(x: Features, window: int) -> Pooled:
 
 def _windows(x: Features, window: int, stride: int, padding: Padding) -> list[Pooled]:
     """The elements of each window, in row-major order: window^2 arrays [B,H',W',F]."""
-    pairs = lax.padtype_to_pads(x.shape[1:3], (window, window), (stride, stride), padding)
+    pairs = padding_pairs(padding, x.shape[1:3], (window, window), (stride, stride))
     x = _pad(x, pairs, -jnp.inf, (1, 1))
     size = tuple((n - window) // stride + 1 for n in x.shape[1:3])
     return [_shifted(x, at, (stride, stride), size) for at in product(range(window), repeat=2)]
@@ -186,10 +183,6 @@ def _product(patches: list[Pooled], kernel: Kernel, groups: int, precision: Any)
     rows = jnp.stack(patches, axis=-2).reshape(-1, taps, groups, inputs)
     weights = kernel.reshape(taps, inputs, groups, -1)
     return jnp.einsum("ntgi,tigo->ngo", rows, weights, precision=precision)
-
-
-def _dilated(size: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
-    return tuple((n - 1) * d + 1 for n, d in zip(size, dilation, strict=True))
 
 
 def _pad(x: Features, pairs: Pairs, value: float, dilation: Sequence[int]) -> Float[Array, "..."]:

@@ -4,6 +4,8 @@ A mask means training: BatchNorm takes its statistics from the rows where it is 
 is on. Without one, a model evaluates.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import jax.numpy as jnp
@@ -13,13 +15,17 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from lepton_jax.checks import UserError
-from lepton_jax.models.conv import Features, Form, Padding, Pooled
+from lepton_jax.models.conv import Features, Form, Pooled
+from lepton_jax.models.window import Padding
 from lepton_jax.typing import Logits, Mask
 
 Norm = Literal["batch", "group", "none"]
+Moment = Float[Array | np.ndarray, "R F"]  # R: one for all images, or one each
+Values = Float[Array | np.ndarray, "F"]  # of NumPy where a trained model is exported
 
 _MOMENTUM = 0.9  # of BatchNorm's statistics: short runs have no thousands of steps to settle
 _EPSILON = 1e-5
+_matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
 def normalize(x: Features, mask: Mask | None, norm: Norm, name: str) -> Features:
@@ -53,16 +59,10 @@ class BatchNorm(nn.Module):
         mean, variance = means.value, variances.value
         if mask is not None:
             share = mask.astype(jnp.float32) / jnp.sum(mask).astype(jnp.float32)
-            mean, square = (
-                jnp.matmul(share, moments, precision=lax.Precision.HIGHEST)
-                for moments in (y.mean((1, 2)), jnp.square(y).mean((1, 2)))
-            )
-            variance = jnp.maximum(square - jnp.square(mean), 0.0)
+            mean, variance = _moments(y, lambda each: _matmul(share, each))
             means.value = _MOMENTUM * means.value + (1 - _MOMENTUM) * mean
             variances.value = _MOMENTUM * variances.value + (1 - _MOMENTUM) * variance
-        factor = lax.rsqrt(variance + _EPSILON) * scale
-        shift = bias - mean * factor
-        return (y * factor[None, None, None] + shift[None, None, None]).astype(x.dtype)
+        return _standardize(y, mean[None], variance[None], scale, bias).astype(x.dtype)
 
 
 class GroupNorm(nn.Module):
@@ -79,12 +79,23 @@ class GroupNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         average = jnp.asarray(_group_average(channels))
         y = x.astype(jnp.float32)
-        mean = jnp.matmul(y.mean((1, 2)), average, precision=lax.Precision.HIGHEST)
-        square = jnp.matmul(jnp.square(y).mean((1, 2)), average, precision=lax.Precision.HIGHEST)
-        variance = jnp.maximum(square - jnp.square(mean), 0.0)
-        factor = lax.rsqrt(variance + _EPSILON) * scale[None]
-        shift = bias[None] - mean * factor
-        return (y * factor[:, None, None] + shift[:, None, None]).astype(x.dtype)
+        mean, variance = _moments(y, lambda each: _matmul(each, average))
+        return _standardize(y, mean, variance, scale, bias).astype(x.dtype)
+
+
+def _moments(y: Features, average: Callable[[Array], Array]) -> tuple[Array, Array]:
+    """Mean and variance of each channel over pixels, and over what `average` goes over."""
+    mean, square = average(y.mean((1, 2))), average(jnp.square(y).mean((1, 2)))
+    return mean, jnp.maximum(square - jnp.square(mean), 0.0)
+
+
+def _standardize(
+    y: Features, mean: Moment, variance: Moment, scale: Values, bias: Values
+) -> Features:
+    """One multiplication and one addition a pixel."""
+    factor = lax.rsqrt(variance + _EPSILON) * scale[None]
+    shift = bias[None] - mean * factor
+    return y * factor[:, None, None] + shift[:, None, None]
 
 
 def group_count(channels: int) -> int:

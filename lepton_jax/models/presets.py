@@ -1,9 +1,8 @@
 """The models that have a name, and what of them a config may change."""
 
-from difflib import get_close_matches
 from typing import NamedTuple
 
-from lepton_jax.checks import UserError
+from lepton_jax.checks import UserError, suggestion
 from lepton_jax.config import ConvBlock, Model
 from lepton_jax.models import cnn, resnet
 
@@ -78,12 +77,11 @@ def _find(name: str) -> Preset:
         if preset.description.name == name:
             return preset
     known = (*names(), "cnn")
-    close = get_close_matches(name, known, n=1)
     raise UserError(
         "model.name",
         f"one of {', '.join(known)}",
         name,
-        f"did you mean {close[0]}?" if close else "choose one of these",
+        suggestion(name, known, "choose one of these"),
     )
 
 

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.measure import Outcome
 from benchmarks.sides import Side
-from benchmarks.workloads import Workload
+from benchmarks.workloads import Workload, cohorts
 from lepton_jax import config
 
 CLIENTS, CHOSEN, BATCH = 8, 2, 60
@@ -16,14 +14,7 @@ _RUN = config.Run(
     data=config.Data(name="digits", validation_fraction=0.0, test_fraction=0.1096),
     model=config.Model(name="cnn", blocks=(config.ConvBlock(filters=4, pool=2),), norm="none"),
     train=config.Train(batch_size=BATCH, optimizer=config.Sgd(learning_rate=0.1)),
-    federated=config.Federated(
-        clients=CLIENTS,
-        regions=("all",),
-        partition=config.Iid(),
-        holdout_fraction=0.0,
-        clients_per_round=CHOSEN,
-        batch_size=BATCH,
-    ),
+    federated=cohorts(CLIENTS, CHOSEN, BATCH),
 )
 FEDERATED = Workload("tiny", "federated", _RUN, (), 2)
 CENTRAL = Workload("tiny-central", "central", _RUN, (), 1, 3)
@@ -33,8 +24,3 @@ def outcome(name: str, variant: str, *seconds: float) -> Outcome:
     """Of a side that went over 100 images at each repetition."""
     side = Side(name, variant, Path(), 1, 100)
     return Outcome(side, seconds, 2**30, 0.5, {name: "1.0"})
-
-
-def rows_of(folder: Path) -> dict[str, np.ndarray]:
-    """The plan of a job."""
-    return dict(np.load(folder / "plan.npz"))

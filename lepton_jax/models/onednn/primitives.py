@@ -4,25 +4,27 @@ An output, the images' gradient and the kernel's gradient are each linear in two
 transposes of each are the other two. So both modes of differentiation work, to any order.
 """
 
-import os
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+
+from lepton_jax.cores import cores
+from lepton_jax.models.window import Pairs, dilated, padding_pairs
 
 
 class Window(NamedTuple):
     """How a kernel goes over the images, and over how many threads the work is spread."""
 
-    strides: tuple[int, int]
-    dilation: tuple[int, int]
-    padding: tuple[int, int, int, int]  # top, bottom, left, right
+    strides: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[int, ...]  # top, bottom, left, right
     groups: int
     threads: int
 
@@ -43,7 +45,7 @@ def convolve(
     lhs: jax.Array,
     rhs: jax.Array,
     window_strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
+    padding: str | Pairs,
     **options: Any,
 ) -> jax.Array:
     """`lax.conv_general_dilated` of NHWC images and HWIO kernels in float32.
@@ -60,18 +62,15 @@ def convolve(
     Returns:
       [B,H',W',O].
     """
-    stride_h, stride_w = window_strides
-    dilation_h, dilation_w = options.get("rhs_dilation") or (1, 1)
-    reach = ((rhs.shape[0] - 1) * dilation_h + 1, (rhs.shape[1] - 1) * dilation_w + 1)
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], reach, window_strides, padding)
-    (top, bottom), (left, right) = padding
-    height = (lhs.shape[1] + top + bottom - reach[0]) // stride_h + 1
-    width = (lhs.shape[2] + left + right - reach[1]) // stride_w + 1
+    dilation = options.get("rhs_dilation") or (1, 1)
+    image, kernel = lhs.shape[1:3], dilated(rhs.shape[:2], dilation)
+    pairs = padding_pairs(padding, image, kernel, window_strides)
+    sizes = zip(image, pairs, kernel, window_strides, strict=True)
+    height, width = ((n + sum(pair) - k) // stride + 1 for n, pair, k, stride in sizes)
     window = Window(
-        (stride_h, stride_w),
-        (dilation_h, dilation_w),
-        (top, bottom, left, right),
+        tuple(window_strides),
+        tuple(dilation),
+        tuple(chain.from_iterable(pairs)),
         options.get("feature_group_count", 1),
         _threads(),
     )
@@ -114,7 +113,7 @@ def _threads() -> int:
     """How many parts a convolution is cut into: the cores, shared by devices that compute at once."""
     mesh = jax.sharding.get_abstract_mesh()
     busy = 1 if mesh.empty else min(mesh.size, jax.local_device_count("cpu"))
-    return max(1, len(os.sched_getaffinity(0)) // busy)
+    return max(1, cores() // busy)
 
 
 _forward = _primitive("forward")  # images, kernel -> output
