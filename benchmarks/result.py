@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.measure import Outcome
-from lepton_jax.cores import cores
+from lepton_jax.processor import cores
 
 Unit = Literal["images_per_second", "gflops", "seconds"]
 OURS = "lepton"

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float32, Int32
 from federated.privacy.accounting import Poisson
 from federated.shards import Client
 from lepton_jax import config
+from lepton_jax.cache import take_rows
 from lepton_jax.data.splits import Examples
 from lepton_jax.typing import Batch
 
@@ -184,7 +185,7 @@ def _gather(examples: Examples, index: np.ndarray) -> Batch:
     mask = index >= 0
     images: Any = np.zeros((*index.shape, *examples.images.shape[1:]), np.uint8)
     labels: Any = np.zeros(index.shape, np.int32)
-    images[mask] = examples.images[index[mask]]
+    images[mask] = take_rows(examples.images, index[mask])
     labels[mask] = examples.labels[index[mask]]
     return Batch(images, labels, cast(Any, mask))
 

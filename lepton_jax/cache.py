@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from lepton_jax.checks import UserError
 _FORMAT = 1  # of what `stored` folders hold; whoever changes it counts up
 _ABANDONED_S = 24 * 3600.0
 _BUILDING = ".building-"
+_REGION_BYTES = 8 * 2**20  # of a file that are in memory at a time
 
 
 def cache_folder() -> Path:
@@ -71,6 +73,30 @@ def read_array(path: Path) -> np.ndarray:
     except (OSError, ValueError) as error:
         remedy = f"remove {path.parent}, to decode again"
         raise UserError(str(path), "a whole cached array", str(error), remedy) from error
+
+
+def take_rows(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`array[rows]`, of which little stays in memory: else a file's pages would, once touched.
+
+    Args:
+      array: from `read_array`, or any other.
+      rows: positions along its first axis, in any order.
+    """
+    taken = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    regions = -(-array.nbytes // _REGION_BYTES)
+    for part in np.array_split(np.argsort(rows), max(1, regions)):
+        taken[part] = array[rows[part]]
+        _let_go(array)
+    return taken
+
+
+def _let_go(array: np.ndarray) -> None:
+    """Gives back the memory of what was read of a mapped file; the system may cache it."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def new_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:

@@ -1,15 +1,13 @@
 """What a process that is ours sets before JAX starts: cores, memory, a cache of compiled programs."""
 
 import ctypes
-import hashlib
 import os
 from contextlib import suppress
-from pathlib import Path
 
 import jax
 
 from lepton_jax.cache import cache_folder
-from lepton_jax.cores import cores
+from lepton_jax.processor import cores, kind
 
 
 def start_jax() -> None:
@@ -23,25 +21,16 @@ def start_jax() -> None:
         with suppress(RuntimeError):  # JAX has started, in a process that is not ours
             jax.config.update("jax_num_cpu_devices", cores())
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(_compiled_here()))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled" / kind()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _keep_memory() -> None:
     """Lets glibc give a step the memory of the step before: fresh pages cost a sixth of it."""
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # of malloc.h
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # of malloc.h
     with suppress(AttributeError, OSError, TypeError):  # another C library
         c_library = ctypes.CDLL(None)
+        c_library.mallopt(arena_max, 1)
         c_library.mallopt(mmap_max, 0)
         c_library.mallopt(trim_threshold, 2**31 - 1)
         c_library.mallopt(top_pad, 64 * 2**20)
-
-
-def _compiled_here() -> Path:
-    """The folder for programs of this kind of processor: others may lack its instructions."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return cache_folder() / "compiled" / hashlib.sha256(features.encode()).hexdigest()[:16]

@@ -12,9 +12,9 @@ from jaxtyping import Int64
 
 from lepton_jax.cache import new_array, read_array, stored
 from lepton_jax.checks import UserError
-from lepton_jax.cores import cores
 from lepton_jax.data.source import Record, Source
 from lepton_jax.data.splits import Examples
+from lepton_jax.processor import cores
 
 _CHUNK = 64  # images at a time: few enough for large ones, enough for small ones
 

@@ -1,12 +1,13 @@
 """The configurable CNN: convolution blocks, hidden dense layers, a classifying layer."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from flax import linen as nn
 
 from lepton_jax.checks import UserError
 from lepton_jax.config import ConvBlock
-from lepton_jax.models.conv import Convolved, Features, Form
+from lepton_jax.models.conv import Convolved, Features, Form, Pooled
 from lepton_jax.models.layers import Norm, Pool, classify, group_count, normalize
 from lepton_jax.typing import Logits, Mask
 
@@ -42,7 +43,16 @@ class Cnn(nn.Module):
         return classify(x, mask, self.classes, self.architecture.dropout)
 
     def _convolve(self, x: Features, mask: Mask | None, block: ConvBlock, i: int) -> Convolved:
-        plain = self.architecture.norm == "none"
+        plain, kind, window = (
+            self.architecture.norm == "none",
+            self.architecture.pooling,
+            block.pool,
+        )
+        # What the pool drops still counts in a norm's statistics: crop only without one.
+        convolution = self.form.conv(window if plain else 1)
+        # The greatest stays the greatest through bias and activation, which then go over fewer
+        # elements; a phone's compiler, though, wants them right after the convolution.
+        pools_first = window > 1 and plain and kind == "max" and mask is not None
         conv = nn.Conv(
             block.filters,
             (block.kernel, block.kernel),
@@ -50,18 +60,29 @@ class Cnn(nn.Module):
             padding=block.padding,
             use_bias=plain,  # a norm brings its own
             dtype=self.dtype,
-            # What the pool drops still counts in a norm's statistics: crop only without one.
-            conv_general_dilated=self.form.conv(block.pool if plain else 1),
+            conv_general_dilated=_pooled(convolution, self.form, window)
+            if pools_first
+            else convolution,
             name=f"conv{i}",
         )
         x = self._activate(normalize(conv(x), mask, self.architecture.norm, f"norm{i}"))
-        if block.pool == 1:
+        if window == 1 or pools_first:
             return x
-        kind = self.architecture.pooling
-        return Pool(self.form, kind, block.pool, block.pool, name=f"pool{i}")(x)
+        return Pool(self.form, kind, window, window, name=f"pool{i}")(x)
 
     def _activate(self, x: Any) -> Any:
         return getattr(nn, self.architecture.activation)(x)
+
+
+def _pooled(
+    convolution: Callable[..., Convolved], form: Form, window: int
+) -> Callable[..., Pooled]:
+    """Max-pooling right after a convolution."""
+
+    def both(*arrays: Any, **options: Any) -> Pooled:
+        return form.max_pool(convolution(*arrays, **options), window, window, "VALID")
+
+    return both
 
 
 def check(name: str, architecture: Architecture, image_shape: tuple[int, int, int]) -> None:

@@ -70,16 +70,20 @@ def matmul_form() -> Form:
 
 
 def onednn_form() -> Form:
-    """oneDNN's convolutions, called by XLA: for training on x86-64 Linux.
+    """oneDNN's convolutions and a max-pooling, called by XLA: for training on x86-64 Linux.
 
-    What oneDNN does not have (bfloat16, dilated images) is computed by patches.
+    What they do not have (bfloat16, dilated images) is computed by patches.
     """
 
     def conv(lhs: Features, rhs: Kernel, *window: Any, **options: Any) -> Convolved:
         covered = onednn.covers(lhs, rhs, **options)
         return (onednn.convolve if covered else matmul_conv)(lhs, rhs, *window, **options)
 
-    return matmul_form()._replace(name="onednn", conv=lambda multiple: conv)
+    def pool(x: Features, window: int, stride: int, padding: Padding) -> Pooled:
+        covered = x.dtype == jnp.float32 and window <= 16
+        return (onednn.max_pool if covered else max_pool)(x, window, stride, padding)
+
+    return Form("onednn", lambda multiple: partial(conv, multiple=multiple), pool, average_pool)
 
 
 def choose_form(conv: str, *, in_loop: bool, residual: bool) -> Form:

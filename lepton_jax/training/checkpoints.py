@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from lepton_jax.checks import UserError
 from lepton_jax.training.records import read_json, write_json
@@ -50,6 +49,8 @@ def open_checkpoints(folder: Path, *, keep: int) -> Iterator[Checkpoints]:
       folder: made where missing.
       keep: how many of the newest are kept; the one with the best score is kept besides.
     """
+    import orbax.checkpoint as ocp
+
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()  # Orbax wants an absolute path
     writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
@@ -124,6 +125,8 @@ def restore_latest(folder: Path, template: PyTree) -> tuple[int, PyTree, dict[st
 
 def restore(folder: Path, index: int, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
     """One checkpoint, verified; arguments and errors as `restore_latest`'s."""
+    import orbax.checkpoint as ocp
+
     path = (folder / str(index)).resolve()
     verify(path)
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
@@ -143,6 +146,8 @@ def restore_raw(folder: Path, index: int | None = None) -> dict[str, Any]:
     Raises:
       UserError: there is no finished checkpoint, or it is damaged.
     """
+    import orbax.checkpoint as ocp
+
     if index is None:
         index = max(finished(folder), default=0)
     path = (folder / str(index)).resolve()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lepton_jax.cache import cache_folder, new_array, read_array, stored
+from lepton_jax.cache import cache_folder, new_array, read_array, stored, take_rows
 from lepton_jax.checks import UserError
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
@@ -109,3 +109,27 @@ def test_a_damaged_array_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(UserError, match=r"a\.npy: expected a whole cached array.*; remove"):
         read_array(tmp_path / "a.npy")
+
+
+def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
+    array = np.arange(60, dtype=np.int32).reshape(20, 3)
+    np.save(tmp_path / "a.npy", array)
+    rows = np.array([7, 0, 19, 7, 3])
+    for each in (array, read_array(tmp_path / "a.npy"), read_array(tmp_path / "a.npy")[2:]):
+        np.testing.assert_array_equal(take_rows(each, rows % len(each)), each[rows % len(each)])
+    assert take_rows(array, np.zeros(0, np.int64)).shape == (0, 3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell")
+def test_taken_rows_leave_the_rest_of_the_file_out_of_memory(tmp_path: Path) -> None:
+    def of_files() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile"))
+
+    np.save(tmp_path / "a.npy", np.ones((64, 2**20), np.uint8))
+    array = read_array(tmp_path / "a.npy")
+    before = of_files()
+    assert take_rows(array, np.arange(64)).sum() == 64 * 2**20
+    assert of_files() - before < 16 * 2**20
+    assert array.sum() == 64 * 2**20  # nothing is lost
+    assert of_files() - before > 48 * 2**20  # as it would have been

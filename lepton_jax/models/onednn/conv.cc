@@ -11,9 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <condition_variable>
 #include <cstdlib>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -22,8 +20,10 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <unordered_map>
 #include <vector>
 
+#include "parallel.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace {
@@ -31,6 +31,8 @@ namespace {
 namespace ffi = xla::ffi;
 using dnnl::memory;
 using Dims = ffi::Span<const int64_t>;
+
+constexpr size_t kMostKept = 1024;  // convolutions of different geometry
 
 enum class Pass : int64_t { kForward, kImages, kKernel };
 
@@ -104,28 +106,47 @@ class Convolution {
   }
 
   void Run(float* images, float* kernel, float* out) const {
-    static thread_local Scratch scratch, reorder_scratch, reordered;
     static thread_local dnnl::stream stream(Engine());
+    static thread_local Scratch scratch, reorder_scratch, reordered;
+    static thread_local std::unordered_map<int64_t, Arguments> made;
+    if (made.size() > kMostKept) made.clear();
+    Arguments& arguments = made.try_emplace(id_, *this).first->second;
     const bool reorders = kernel_ != given_kernel_;
-    memory given(given_kernel_, Engine(), kernel);
-    memory own = reorders ? memory(kernel_, Engine(), reordered.get(kernel_.get_size())) : given;
-    const auto reorder = [&](memory& from, memory& to) {
-      memory pad(reorder_scratch_, Engine(), reorder_scratch.get(reorder_scratch_.get_size()));
-      reorder_.execute(stream, {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}, {DNNL_ARG_SCRATCHPAD, pad}});
-    };
-    if (reorders && pass_ != Pass::kKernel) reorder(given, own);
-    const bool forward = pass_ == Pass::kForward;
-    convolution_.execute(
-        stream,
-        {{pass_ == Pass::kImages ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, memory(images_, Engine(), images)},
-         {pass_ == Pass::kKernel ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, own},
-         {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, memory(out_, Engine(), out)},
-         {DNNL_ARG_SCRATCHPAD, memory(scratch_, Engine(), scratch.get(scratch_.get_size()))}});
-    if (reorders && pass_ == Pass::kKernel) reorder(own, given);
+    arguments.given.set_data_handle(kernel);
+    if (reorders) arguments.own.set_data_handle(reordered.get(kernel_.get_size()));
+    arguments.pad.set_data_handle(reorder_scratch.get(reorder_scratch_.get_size()));
+    arguments.images.set_data_handle(images);
+    arguments.out.set_data_handle(out);
+    arguments.scratch.set_data_handle(scratch.get(scratch_.get_size()));
+    if (reorders && pass_ != Pass::kKernel) reorder_.execute(stream, arguments.reorder);
+    convolution_.execute(stream, arguments.convolution);
+    if (reorders && pass_ == Pass::kKernel) reorder_.execute(stream, arguments.reorder);
     stream.wait();
   }
 
  private:
+  // What a thread hands over; making it anew for each call would have threads wait for memory.
+  struct Arguments {
+    explicit Arguments(const Convolution& c)
+        : images(c.images_, Engine(), nullptr),
+          out(c.out_, Engine(), nullptr),
+          given(c.given_kernel_, Engine(), nullptr),
+          own(c.kernel_ == c.given_kernel_ ? given : memory(c.kernel_, Engine(), nullptr)),
+          scratch(c.scratch_, Engine(), nullptr),
+          pad(c.reorder_scratch_, Engine(), nullptr) {
+      const bool of_images = c.pass_ == Pass::kImages, of_kernel = c.pass_ == Pass::kKernel;
+      convolution = {{of_images ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, images},
+                     {of_kernel ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, own},
+                     {of_images || of_kernel ? DNNL_ARG_DIFF_DST : DNNL_ARG_DST, out},
+                     {DNNL_ARG_SCRATCHPAD, scratch}};
+      reorder = {{DNNL_ARG_FROM, of_kernel ? own : given},
+                 {DNNL_ARG_TO, of_kernel ? given : own},
+                 {DNNL_ARG_SCRATCHPAD, pad}};
+    }
+    memory images, out, given, own, scratch, pad;
+    std::unordered_map<int, memory> convolution, reorder;
+  };
+
   static dnnl::primitive_attr Attributes() {
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -162,6 +183,12 @@ class Convolution {
     convolution_ = dnnl::primitive(description.get());
   }
 
+  static int64_t NextId() {
+    static std::atomic<int64_t> next{0};
+    return next++;
+  }
+
+  const int64_t id_ = NextId();
   Pass pass_;
   memory::desc images_, out_, given_kernel_, kernel_, scratch_, reorder_scratch_;
   dnnl::primitive convolution_, reorder_;
@@ -169,53 +196,16 @@ class Convolution {
 
 // Making a convolution takes milliseconds, since oneDNN compiles it: each is kept.
 std::shared_ptr<const Convolution> Get(const Geometry& geometry) {
-  constexpr size_t kMost = 1024;
   static auto* mutex = new std::mutex;
   static auto* made = new std::map<Geometry, std::shared_ptr<const Convolution>>;
   const std::lock_guard<std::mutex> lock(*mutex);
   const auto found = made->find(geometry);
   if (found != made->end()) return found->second;
-  if (made->size() >= kMost) made->clear();  // what runs just now holds its own
+  if (made->size() >= kMostKept) made->clear();  // what runs just now holds its own
   omp_set_num_threads(1);                    // oneDNN fixes the number when it makes one
   auto convolution = std::make_shared<const Convolution>(geometry);
   made->emplace(geometry, convolution);
   return convolution;
-}
-
-// Runs f(0), ..., f(parts - 1) on the pool and on the calling thread, which takes whatever nobody
-// has begun: so it ends even where the pool is busy with callers that wait like this one.
-void InParallel(ffi::ThreadPool& pool, int64_t parts, const std::function<void(int64_t)>& f) {
-  struct State {
-    std::atomic<int64_t> next{0}, done{0};
-    std::mutex mutex;
-    std::condition_variable finished;
-    std::string error;
-  };
-  if (parts == 1) return f(0);
-  auto state = std::make_shared<State>();
-  // After the last part is taken, f may be gone: nobody who comes later touches it.
-  const auto work = [state, parts, f = &f] {
-    for (int64_t i; (i = state->next++) < parts;) {
-      try {
-        (*f)(i);
-      } catch (const std::exception& error) {
-        const std::lock_guard<std::mutex> lock(state->mutex);
-        state->error = error.what();
-      }
-      const std::lock_guard<std::mutex> lock(state->mutex);
-      if (++state->done == parts) state->finished.notify_all();
-    }
-  };
-  const int64_t helpers = std::min<int64_t>(parts, pool.num_threads()) - 1;
-  for (int64_t i = 0; i < helpers; i++) {
-    auto task = work;
-    pool.Schedule(std::move(task));
-  }
-  work();
-  for (int i = 0; i < 4000 && state->done < parts; i++) __builtin_ia32_pause();
-  std::unique_lock<std::mutex> lock(state->mutex);
-  state->finished.wait(lock, [&] { return state->done == parts; });
-  if (!state->error.empty()) throw std::runtime_error(state->error);
 }
 
 // One convolution, its images cut into parts; a kernel's gradient is the sum of theirs.

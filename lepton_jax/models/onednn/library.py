@@ -1,4 +1,4 @@
-"""Compiles conv.cc against oneDNN the first time it is wanted, and gives it to XLA."""
+"""Compiles the C++ beside it against oneDNN the first time it is wanted, and gives it to XLA."""
 
 import ctypes
 import hashlib
@@ -15,13 +15,18 @@ import jaxlib
 
 from lepton_jax.cache import stored
 from lepton_jax.checks import UserError
+from lepton_jax.processor import kind
 
-TARGETS = ("forward", "backward_images", "backward_kernel")
+TARGETS = (
+    *("forward", "backward_images", "backward_kernel"),
+    *("pool_maximum", "pool_gather", "pool_scatter"),
+)
 
-_SOURCE = Path(__file__).with_name("conv.cc")
+_SOURCES = sorted(Path(__file__).parent.glob("*.cc"))
+_HEADER = Path(__file__).with_name("parallel.h")
 _HEADERS, _LIBRARY = "onednn-devel-cpu-gomp", "onednn-cpu-gomp"
-_FLAGS = ("-O2", "-std=c++17", "-fPIC", "-shared", "-fopenmp")
-_BUILT, _SUM = "conv.so", "conv.so.sha256"
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fopenmp")
+_BUILT, _SUM = "kernels.so", "kernels.so.sha256"
 
 
 @cache
@@ -52,12 +57,12 @@ def _build() -> Path:
     # Headers of others: their warnings are not ours.
     includes = [f"-isystem{folder}" for folder in (jax.ffi.include_dir(), header.parent)]
     links = [str(library), f"-Wl,-rpath,{library.parent}"]
-    command = [compiler, *_FLAGS, *includes, str(_SOURCE), *links, "-o"]
+    command = [compiler, *_FLAGS, *includes, *map(str, _SOURCES), *links, "-o"]
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
     identity = [
-        hashlib.sha256(_SOURCE.read_bytes()).hexdigest(),
+        [hashlib.sha256(file.read_bytes()).hexdigest() for file in (*_SOURCES, _HEADER)],
         [version, *command],
-        [jaxlib.__version__, metadata.version(_LIBRARY)],
+        [jaxlib.__version__, metadata.version(_LIBRARY), kind()],
     ]
     folder = stored("native", identity, lambda folder: _compile(command, folder))
     _verify(folder)

@@ -8,8 +8,15 @@ from jax import lax
 
 from lepton_jax.checks import UserError
 from lepton_jax.models import onednn
-from lepton_jax.models.conv import choose_form, lax_form, matmul_conv, matmul_form
-from tests.lepton_jax.models.windows import WINDOWS
+from lepton_jax.models.conv import (
+    Form,
+    choose_form,
+    lax_form,
+    matmul_conv,
+    matmul_form,
+    onednn_form,
+)
+from tests.lepton_jax.models.windows import POOLS, WINDOWS, needs_onednn
 
 NOTHING = UserError("model.conv", "what onednn needs", "no package")
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -50,19 +57,7 @@ def test_matmul_convolution_is_the_lax_convolution(kernel: tuple, options: dict)
         _assert_close(_value_and_gradients(ours, x, w), _value_and_gradients(theirs, x, w), 1e-12)
 
 
-@pytest.mark.parametrize(
-    ("size", "window", "stride", "padding"),
-    [
-        ((6, 8), 2, 2, "VALID"),
-        ((7, 9), 2, 2, "VALID"),
-        ((7, 5), 2, 2, "SAME"),
-        ((8, 7), 3, 2, "SAME"),
-        ((5, 6), 3, 1, "SAME"),
-        ((8, 10), 3, 3, "VALID"),
-        ((5, 4), 2, 1, "VALID"),
-        ((4, 4), 4, 4, "VALID"),
-    ],
-)
+@pytest.mark.parametrize(("size", "window", "stride", "padding"), POOLS)
 def test_max_pool_is_the_lax_max_pool_with_ties_to_the_first(
     size: tuple, window: int, stride: int, padding: str
 ) -> None:
@@ -90,11 +85,13 @@ def test_average_pool_is_the_lax_average_pool(window: int) -> None:
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
-def test_cropping_to_what_the_pool_keeps_changes_nothing_after_the_pool(padding: str) -> None:
+@pytest.mark.parametrize("form", [matmul_form(), pytest.param(onednn_form(), marks=needs_onednn)])
+def test_cropping_to_what_the_pool_keeps_changes_nothing_after_the_pool(
+    form: Form, padding: str
+) -> None:
     rng = np.random.default_rng(3)
     x = jnp.asarray(rng.normal(size=(2, 11, 7, 3)), jnp.float32)
     w = jnp.asarray(rng.normal(size=(3, 3, 3, 4)), jnp.float32)
-    form = matmul_form()
 
     def pooled(multiple: int) -> Callable:
         conv = form.conv(multiple)

@@ -18,9 +18,8 @@ from lepton_jax.models import conv as conv_forms
 from lepton_jax.models import onednn
 from lepton_jax.models.conv import choose_form, lax_form, matmul_form, onednn_form
 from lepton_jax.models.onednn import library
-from tests.lepton_jax.models.windows import WINDOWS
-
-needs_onednn = pytest.mark.skipif(onednn.missing() is not None, reason=f"{onednn.missing()}")
+from lepton_jax.models.window import Padding
+from tests.lepton_jax.models.windows import POOLS, WINDOWS, needs_onednn
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
@@ -132,6 +131,37 @@ def test_inside_a_scan_and_sharded_over_devices() -> None:
 
 
 @needs_onednn
+@pytest.mark.parametrize("levels", [2, 1_000_000])  # many ties, hardly any
+@pytest.mark.parametrize("channels", [3, 35])
+@pytest.mark.parametrize(("size", "window", "stride", "padding"), POOLS)
+def test_max_pool_and_its_derivatives_are_those_of_comparing_slices(
+    size: tuple, window: int, stride: int, padding: Padding, channels: int, levels: int
+) -> None:
+    x = np.random.default_rng(0).integers(0, levels, (2, *size, channels)) / levels
+    scale = normal(1, 1, 1, 1, channels) + 1.0
+
+    def derived(form: Callable) -> tuple:
+        def f(x: jax.Array, scale: jax.Array) -> jax.Array:
+            return scale * form().max_pool(scale * x, window, stride, padding)
+
+        return jax.jit(lambda *arrays: derivatives(f, *arrays))(jnp.float32(x), scale)
+
+    assert_close(derived(onednn_form), derived(matmul_form))
+
+
+@needs_onednn
+def test_max_pool_maps_over_any_axis_and_keeps_what_is_not_a_number() -> None:
+    def pool(x: jax.Array) -> jax.Array:
+        return onednn_form().max_pool(x, 2, 2, "VALID")
+
+    x = normal(0, 2, 4, 3, 6, 5).at[0, 1, 0, 2, 3].set(jnp.nan)
+    mapped = jax.jit(jax.vmap(jax.vmap(pool, in_axes=-1), in_axes=1))(x[..., None])
+    for i in range(4):
+        np.testing.assert_array_equal(mapped[i, 0], pool(x[:, i]))
+    assert jnp.isnan(pool(x[:, 1])).sum() == 1
+
+
+@needs_onednn
 def test_equal_calls_give_equal_bits() -> None:
     images, kernel = normal(0, 32, 32, 32, 16), normal(1, 3, 3, 16, 16)
     f = conv(onednn_form, WINDOWS[0][1])
@@ -231,7 +261,7 @@ def test_a_source_that_does_not_compile_leaves_nothing(
 ) -> None:
     wrong = tmp_path / "wrong.cc"
     wrong.write_text("nothing;")
-    monkeypatch.setattr(library, "_SOURCE", wrong)
+    monkeypatch.setattr(library, "_SOURCES", [wrong])
     with pytest.raises(UserError, match=r"a compiler that fails: .*error: .nothing. does not"):
         library._build()
     assert list((fresh_cache / "native").iterdir()) == []

@@ -6,16 +6,15 @@ transposes of each are the other two. So both modes of differentiation work, to 
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import chain
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching
 
-from lepton_jax.cores import cores
+from lepton_jax.models.onednn.calls import lead, make_primitive, threads
 from lepton_jax.models.window import Pairs, dilated, padding_pairs
 
 
@@ -24,7 +23,7 @@ class Window(NamedTuple):
 
     strides: tuple[int, ...]
     dilation: tuple[int, ...]
-    padding: tuple[int, ...]  # top, bottom, left, right
+    padding: tuple[int, int, int, int]  # top, bottom, left, right
     groups: int
     threads: int
 
@@ -46,6 +45,8 @@ def convolve(
     rhs: jax.Array,
     window_strides: Sequence[int],
     padding: str | Pairs,
+    *,
+    multiple: int = 1,
     **options: Any,
 ) -> jax.Array:
     """`lax.conv_general_dilated` of NHWC images and HWIO kernels in float32.
@@ -57,6 +58,7 @@ def convolve(
       rhs: kernel [KH,KW,F/groups,O].
       window_strides: over height and width.
       padding: `SAME`, `VALID`, or (low, high) pairs for height and width.
+      multiple: crops the output's height and width to a multiple of this.
       **options: `rhs_dilation` and `feature_group_count` of `lax.conv_general_dilated`.
 
     Returns:
@@ -65,16 +67,20 @@ def convolve(
     dilation = options.get("rhs_dilation") or (1, 1)
     image, kernel = lhs.shape[1:3], dilated(rhs.shape[:2], dilation)
     pairs = padding_pairs(padding, image, kernel, window_strides)
-    sizes = zip(image, pairs, kernel, window_strides, strict=True)
-    height, width = ((n + sum(pair) - k) // stride + 1 for n, pair, k, stride in sizes)
+    axes = list(zip(image, pairs, kernel, window_strides, strict=True))
+    size = [((n + sum(pair) - k) // s + 1) // multiple * multiple for n, pair, k, s in axes]
+    # How far beyond the image's end the last window reaches; what no window reaches is cut off.
+    ends = [(m - 1) * s + k - pair[0] - n for m, (n, pair, k, s) in zip(size, axes, strict=True)]
+    lhs = lhs[:, : image[0] + min(ends[0], 0), : image[1] + min(ends[1], 0)]
+    (top, _), (left, _) = pairs
     window = Window(
         tuple(window_strides),
         tuple(dilation),
-        tuple(chain.from_iterable(pairs)),
+        (top, max(ends[0], 0), left, max(ends[1], 0)),
         options.get("feature_group_count", 1),
-        _threads(),
+        threads(),
     )
-    out = (lhs.shape[0], height, width, rhs.shape[3])
+    out = (lhs.shape[0], *size, rhs.shape[3])
     return _forward.bind(lhs, rhs, out=out, window=window)
 
 
@@ -82,43 +88,23 @@ def convolve(
 # Each has the last four axes of its result in `out`; leading axes, which vmap brings, are shared.
 
 
-def _primitive(name: str) -> Primitive:
-    primitive = Primitive(f"onednn_{name}")
-
-    def call(a: jax.Array, b: jax.Array, *, out: tuple[int, ...], window: Window) -> jax.Array:
-        result = jax.ShapeDtypeStruct(a.shape[:-4] + out, a.dtype)
-        return jax.ffi.ffi_call(f"lepton_{name}", result)(
-            a,
-            b,
-            strides=np.array(window.strides),
-            dilation=np.array(window.dilation),
-            padding=np.array(window.padding),
-            groups=np.int64(window.groups),
-            threads=np.int64(window.threads),
-        )
-
-    def shape(a: Any, b: Any, *, out: tuple[int, ...], window: Window) -> Any:
-        return a.update(shape=a.shape[:-4] + out)
-
-    def run(a: jax.Array, b: jax.Array, **static: Any) -> jax.Array:
-        return jax.jit(partial(primitive.bind, **static))(a, b)
-
-    primitive.def_impl(run)
-    primitive.def_abstract_eval(shape)
-    mlir.register_lowering(primitive, mlir.lower_fun(call, multiple_results=False), platform="cpu")
-    return primitive
+def _result(a: Any, b: Any, *, out: tuple[int, ...], window: Window) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(a.shape[:-4] + out, a.dtype)
 
 
-def _threads() -> int:
-    """How many parts a convolution is cut into: the cores, shared by devices that compute at once."""
-    mesh = jax.sharding.get_abstract_mesh()
-    busy = 1 if mesh.empty else min(mesh.size, jax.local_device_count("cpu"))
-    return max(1, cores() // busy)
+def _attributes(*, out: tuple[int, ...], window: Window) -> dict[str, Any]:
+    return {
+        "strides": np.array(window.strides),
+        "dilation": np.array(window.dilation),
+        "padding": np.array(window.padding),
+        "groups": np.int64(window.groups),
+        "threads": np.int64(window.threads),
+    }
 
 
-_forward = _primitive("forward")  # images, kernel -> output
-_images = _primitive("backward_images")  # output, kernel -> images
-_kernel = _primitive("backward_kernel")  # images, output -> kernel
+_forward = make_primitive("forward", _result, _attributes)  # images, kernel -> output
+_images = make_primitive("backward_images", _result, _attributes)  # output, kernel -> images
+_kernel = make_primitive("backward_kernel", _result, _attributes)  # images, output -> kernel
 
 
 def _tail(x: Any) -> tuple[int, ...]:
@@ -158,11 +144,7 @@ def _batch(
             a.reshape(-1, *a.shape[2:]), b, out=(size * out[0], *out[1:]), window=window
         )
         return merged.reshape(size, *out), 0
-    return primitive.bind(_led(a, i, size), _led(b, j, size), out=out, window=window), 0
-
-
-def _led(x: jax.Array, axis: int | None, size: int) -> jax.Array:
-    return jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+    return primitive.bind(lead(a, i, size), lead(b, j, size), out=out, window=window), 0
 
 
 for _each in (_forward, _images, _kernel):
