@@ -47,7 +47,7 @@ def images(workload: Workload) -> int:
     if workload.kind == "inference":
         return workload.rounds * workload.steps * workload.batch_size
     held = len(load(workload.run.data).train.labels)
-    if workload.kind == "central":
+    if workload.kind in ("central", "private"):
         return workload.rounds * min(workload.steps * workload.batch_size, held)
     federated = workload.run.federated
     return workload.rounds * federated.clients_per_round * (held // federated.clients)
@@ -57,6 +57,7 @@ def _settings(workload: Workload, splits: Splits) -> dict[str, Any]:
     run = workload.run
     central = workload.kind != "federated"
     optimizer = run.train.optimizer if central else run.federated.client
+    privacy = run.train.privacy
     return {
         "kind": workload.kind,
         "model": run.model.name,
@@ -67,6 +68,8 @@ def _settings(workload: Workload, splits: Splits) -> dict[str, Any]:
         "batch_size": workload.batch_size,
         "learning_rate": optimizer.learning_rate,
         "momentum": getattr(optimizer, "momentum", 0.0),
+        "clip_norm": privacy.clip_norm if privacy else 0.0,
+        "noise_multiplier": privacy.noise_multiplier if privacy else 0.0,
         "steps": workload.steps,
         "run": msgspec.to_builtins(run),
     }

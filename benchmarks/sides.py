@@ -14,7 +14,10 @@ from lepton_jax.cache import cache_folder
 from lepton_jax.checks import UserError
 
 _ROOT = Path(__file__).resolve().parents[1]
-_VARIANTS = {"torch": ("threads", "processes")}
+_VARIANTS = {
+    "torch": ("threads", "processes"),
+    "opacus": ("hooks", "functorch", "ew", "ghost"),
+}
 # Peers that would call home are told not to.
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -31,7 +34,7 @@ class Side(NamedTuple):
 
     Attributes:
       name: `lepton` or a peer.
-      variant: `threads` or `processes` of the PyTorch loop, else "".
+      variant: of a peer that can go about it in several ways, else "".
       folder: of the job.
       rounds: of a repetition.
       work: of a repetition, in images, or in GFLOP where that is asked for.

@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple
 from lepton_jax import config
 from lepton_jax.checks import UserError, suggestion
 
-Kind = Literal["federated", "central", "inference", "matmul"]
-PEERS = ("torch", "pfl", "flower", "fedjax", "keras")
+Kind = Literal["federated", "central", "private", "inference", "matmul"]
+PEERS = ("torch", "pfl", "flower", "fedjax", "keras", "opacus")
 FEDERATED_PEERS = ("torch", "pfl", "flower", "fedjax")
 
 
@@ -19,7 +19,7 @@ class Workload(NamedTuple):
       run: lepton-jax' configuration; the peers' job is derived from it.
       peers: who can do it too.
       rounds: of one repetition; a repetition should take some seconds.
-      steps: of a central round; batches of a round of inference.
+      steps: of a central or private round; batches of a round of inference.
     """
 
     name: str
@@ -115,6 +115,15 @@ def _central(name: str, batch: int, steps: int, *peers: str) -> Workload:
     return Workload(f"central-{name}-{batch}", "central", run, ("torch", *peers), 1, steps)
 
 
+def _private(name: str, batch: int, steps: int) -> Workload:
+    privacy = config.Privacy(noise_multiplier=1.1, clip_norm=1.0)
+    train = config.Train(
+        batch_size=batch, optimizer=config.Sgd(learning_rate=0.25), privacy=privacy
+    )
+    run = config.Run(name=name, data=_data(name), model=_model(name), train=train)
+    return Workload("dp-sgd", "private", run, ("opacus",), 1, steps)
+
+
 def _inference(name: str) -> Workload:
     train = config.Train(batch_size=256)
     run = config.Run(name=name, data=_data(name), model=_model(name), train=train)
@@ -145,6 +154,7 @@ WORKLOADS = (
     _central("resnet20", 32, 200),
     _central("resnet20", 128, 50),
     _central("resnet18", 128, 6),
+    _private("keras_cnn", 256, 60),
     _inference("keras_cnn"),
     _inference("resnet8"),
     # Too small to measure anything by: whether a peer's environment works at all.

@@ -11,7 +11,6 @@ from federated.algorithms import FederatedAlgorithm, ServerState, fed_avg
 from federated.channel import plain
 from federated.client import client_optimizer, local_update
 from federated.over import Over, make_over
-from federated.privacy.accounting import running_epsilon
 from federated.privacy.noise import make_noise
 from federated.sampling import Sampler, make_sampler
 from federated.shards import Client, partition
@@ -23,6 +22,7 @@ from lepton_jax.data.load import load
 from lepton_jax.data.splits import Splits
 from lepton_jax.models import build
 from lepton_jax.models.presets import resolve
+from lepton_jax.privacy.accounting import running_epsilon
 from lepton_jax.training.losses import Loss, make_loss
 from lepton_jax.training.optimizers import make_optimizer
 from lepton_jax.training.stopping import check_target

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from jaxtyping import Array, Float32, Int32
 
-from federated.privacy.accounting import Poisson
 from federated.shards import Client
 from lepton_jax import config
 from lepton_jax.cache import take_rows
 from lepton_jax.data.splits import Examples
+from lepton_jax.privacy.accounting import Poisson
 from lepton_jax.typing import Batch
 
 # The selection's stream must be none of the clients': their numbers count up from 0.

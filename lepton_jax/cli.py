@@ -214,7 +214,7 @@ def privacy_epsilon(
 
     Example: lepton privacy epsilon --sampling-rate 0.01 --noise-multiplier 1 --steps 1000
     """
-    from federated.privacy import accounting
+    from lepton_jax.privacy import accounting
 
     asked: dict[str, Any] = {
         "noise_multiplier": noise_multiplier,
@@ -239,7 +239,7 @@ def privacy_noise(
 
     Example: lepton privacy noise --epsilon 2 --sampling-rate 0.01 --steps 1000
     """
-    from federated.privacy import accounting
+    from lepton_jax.privacy import accounting
 
     asked: dict[str, Any] = {
         "epsilon": epsilon,

@@ -195,6 +195,18 @@ class MeanSquaredError(Struct, tag_field="kind", tag="mean_squared_error", **_ST
 Loss = CrossEntropy | MeanSquaredError
 
 
+class Privacy(Struct, **_STRICT):
+    """Differential privacy of each training example, by DP-SGD (Abadi et al., 2016)."""
+
+    noise_multiplier: Positive
+    """Deviation of the normal noise on the gradients' sum, over clip_norm."""
+    clip_norm: Positive = 1.0
+    """Scales each example's gradient down to this L2 norm where it is longer."""
+    delta: Annotated[float, Meta(gt=0, lt=1)] = 1e-5
+    microbatch: Count = 16
+    """How many examples' gradients are in memory at a time."""
+
+
 class Train(Struct, **_STRICT):
     """Centralized training: `lepton train`."""
 
@@ -209,8 +221,12 @@ class Train(Struct, **_STRICT):
     """Decay per step of the exponential moving average of the parameters, which is then evaluated."""
     patience: Count | None = None
     """Stop after this many epochs without a better validation loss."""
+    privacy: Privacy | None = None
+    """Makes batches random, each example in each with equal probability: `batch_size` is expected."""
 
     def __post_init__(self) -> None:
+        if self.privacy is not None and self.clip_norm is not None:
+            raise ValueError("`privacy` clips each example's gradient; remove clip_norm")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"expected warmup_epochs < epochs ({self.epochs}), got {self.warmup_epochs}"

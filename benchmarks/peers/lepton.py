@@ -1,6 +1,7 @@
 """lepton-jax' own runner, through the functions that its verbs use."""
 
 import sys
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -25,16 +26,23 @@ from federated.shards import Client
 from lepton_jax import metrics
 from lepton_jax.config import Run
 from lepton_jax.data.augment import augmenter
-from lepton_jax.data.batches import epoch_batches
+from lepton_jax.data.batches import epoch_batches, poisson_batches
 from lepton_jax.data.load import load
-from lepton_jax.data.splits import Examples
+from lepton_jax.data.splits import Examples, Splits
 from lepton_jax.startup import start_jax
 from lepton_jax.training.evaluate import classifier, evaluate, predict
 from lepton_jax.training.loop import fit
 from lepton_jax.training.losses import make_loss
 from lepton_jax.training.optimizers import make_optimizer, make_schedule
-from lepton_jax.training.step import evaluated, init_state, make_step
-from lepton_jax.typing import Classifier, Variables, keys
+from lepton_jax.training.private import private_gradient
+from lepton_jax.training.step import (
+    Gradient,
+    evaluated,
+    init_state,
+    make_step_along,
+    mean_gradient,
+)
+from lepton_jax.typing import Batch, Classifier, Variables, keys
 
 _PACKAGES = ("lepton-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -47,6 +55,7 @@ def main(folder: Path) -> None:
     kinds = {
         "federated": federated,
         "central": central,
+        "private": private,
         "inference": inference,
         "matmul": matmul,
     }
@@ -92,17 +101,46 @@ def central(job: Job) -> tuple[Advance, Accuracy]:
     run = _run(job)
     splits = load(run.data)
     model = classifier(run, splits)
+    gradient = mean_gradient(model, make_loss(run.loss), augment=augmenter(run.data.augment))
+
+    def epoch(number: int) -> Iterator[Batch]:
+        return epoch_batches(splits.train, run.train.batch_size, seed=run.seed, epoch=number)
+
+    return _steps(job, run, splits, model, gradient, epoch)
+
+
+def private(job: Job) -> tuple[Advance, Accuracy]:
+    """Steps as `lepton train` does them with `train.privacy`."""
+    run = _run(job)
+    splits = load(run.data)
+    model = classifier(run, splits)
+    augment, size = augmenter(run.data.augment), run.train.batch_size
+    settings = run.train.privacy
+    assert settings is not None
+    gradient = private_gradient(
+        model, make_loss(run.loss), settings, augment=augment, batch_size=size
+    )
+    drawn = poisson_batches(splits.train, size, seed=run.seed, epochs=100)
+    return _steps(job, run, splits, model, gradient, drawn.epoch)
+
+
+def _steps(
+    job: Job,
+    run: Run,
+    splits: Splits,
+    model: Classifier,
+    gradient: Gradient,
+    epoch: Callable[[int], Iterator[Batch]],
+) -> tuple[Advance, Accuracy]:
     tx = make_optimizer(run.train.optimizer, learning_rate=make_schedule(run.train, job.steps))
     purpose = keys(jax.random.key(run.seed), "init", "train")
     state = init_state(jax.jit(model.init)(purpose["init"]), tx)
-    step = make_step(model, tx, make_loss(run.loss), augment=augmenter(run.data.augment))
-    step = jax.jit(step, donate_argnums=0)
+    step = jax.jit(make_step_along(gradient, tx), donate_argnums=0)
 
     def advance(numbers: range) -> None:
         nonlocal state
         for number in numbers:
-            epoch = epoch_batches(splits.train, run.train.batch_size, seed=run.seed, epoch=number)
-            for _, now, _ in fit(step, state, islice(epoch, job.steps), purpose["train"]):
+            for _, now, _ in fit(step, state, islice(epoch(number), job.steps), purpose["train"]):
                 state = now
         jax.block_until_ready(state)
 

@@ -28,16 +28,19 @@ class Job(NamedTuple):
     """What all sides of a measurement do.
 
     Attributes:
-      kind: `federated`, `central`, `inference`, or `matmul` (matrix products, of lepton alone).
+      kind: `federated`, `central`, `private`, `inference`, or `matmul` (matrix products, of lepton
+        alone).
       model: `keras_cnn`, `fedavg_cnn`, `resnet8`, `resnet20` or `resnet18`.
       norm: `batch`, `group` or `none`.
       classes: how many there are.
       mean: of each channel, of pixels scaled to [0, 1].
       std: likewise.
-      batch_size: B, of a step.
+      batch_size: B, of a step; of a private one, expected.
       learning_rate: of SGD, constant.
       momentum: of a central step.
-      steps: of a central round; batches of a round of inference.
+      clip_norm: of each example's gradient in a private step, else 0.
+      noise_multiplier: likewise.
+      steps: of a central or private round; batches of a round of inference.
       run: lepton-jax' own configuration of the same thing.
       train_images: uint8 [N,H,W,F], mapped from its file.
       train_labels: int32 [N].
@@ -57,6 +60,8 @@ class Job(NamedTuple):
     batch_size: int
     learning_rate: float
     momentum: float
+    clip_norm: float
+    noise_multiplier: float
     steps: int
     run: dict[str, Any]
     train_images: np.ndarray

@@ -1,1 +1,1 @@
-"""What a run reveals: accounting."""
+"""Privacy of whole clients: noise on the sum of their updates."""

@@ -4,11 +4,9 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 from lepton_jax import config
 from lepton_jax.checks import UserError
+from lepton_jax.privacy.noise import add_normal
 from lepton_jax.typing import PRNGKey, PyTree
 
 
@@ -67,12 +65,6 @@ def gaussian(multiplier: float, clients: int) -> Noise:
         raise UserError("gaussian: clients", "at least 1", clients)
 
     def add(total: PyTree, bound: float, key: PRNGKey) -> PyTree:
-        leaves, structure = jax.tree.flatten(total)
-        keys = jax.random.split(key, len(leaves))
-        noised = [
-            leaf + (multiplier * bound) * jax.random.normal(each, leaf.shape, jnp.float32)
-            for leaf, each in zip(leaves, keys, strict=True)
-        ]
-        return jax.tree.unflatten(structure, noised)
+        return add_normal(total, multiplier * bound, key)
 
     return Noise("gaussian noise", multiplier, clients, add)

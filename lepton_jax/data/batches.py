@@ -1,7 +1,7 @@
 """Batches of examples, all of one shape, in host memory; what doesn't fill the last one is padding."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,49 @@ def epoch_batches(examples: Examples, batch_size: int, *, seed: int, epoch: int)
     for start in range(0, len(order), batch_size):
         index = order[start : start + batch_size]
         yield _padded(examples.images[index], examples.labels[index], batch_size)
+
+
+class PoissonBatches(NamedTuple):
+    """Random batches: every example is in each of them with the same probability, independently.
+
+    Attributes:
+      rate: that probability, which an accountant wants to know.
+      capacity: the most examples that a batch of the run has.
+      epoch: number -> its batches, as many as `steps_per_epoch` says, each of `capacity` rows and
+        its examples first; what they hold depends on (seed, epoch) alone.
+    """
+
+    rate: float
+    capacity: int
+    epoch: Callable[[int], Iterator[Batch]]
+
+
+def poisson_batches(
+    examples: Examples, batch_size: int, *, seed: int, epochs: int
+) -> PoissonBatches:
+    """Batches of `batch_size` examples on average.
+
+    Args:
+      examples: what to draw from; at least one.
+      batch_size: expected; more than there are examples means all of them.
+      seed: the run's seed.
+      epochs: how many epochs will be asked for.
+    """
+    count = len(examples.labels)
+    steps, rate = steps_per_epoch(count, batch_size), min(1.0, batch_size / count)
+
+    def sizes(epoch: int) -> np.ndarray:
+        return np.random.default_rng([seed, epoch]).binomial(count, rate, steps)
+
+    capacity = max(1, *(int(sizes(number).max()) for number in range(1, epochs + 1)))
+
+    def epoch(number: int) -> Iterator[Batch]:
+        for step, size in enumerate(sizes(number)):
+            rng = np.random.default_rng([seed, number, step])
+            index = rng.choice(count, size, replace=False)
+            yield _padded(examples.images[index], examples.labels[index], capacity)
+
+    return PoissonBatches(rate, capacity, epoch)
 
 
 def in_order(examples: Examples, batch_size: int) -> Iterator[Batch]:

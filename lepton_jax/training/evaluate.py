@@ -100,7 +100,12 @@ def classifier(run: Run, splits: Splits) -> Classifier:
     info = splits.info
     height, width, channels = splits.train.images.shape[1:]
     return build(
-        run.model, (height, width, channels), len(info.classes), mean=info.mean, std=info.std
+        run.model,
+        (height, width, channels),
+        len(info.classes),
+        mean=info.mean,
+        std=info.std,
+        in_loop=run.train.privacy is not None,
     )
 
 

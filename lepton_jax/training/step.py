@@ -46,6 +46,8 @@ class TrainState(NamedTuple):
     first_bad: Int32[Array, ""]
 
 
+# (variables, batch, key) -> (gradient by the parameters, (tally of the batch, new statistics))
+Gradient = Callable[[Variables, Batch, PRNGKey], tuple[PyTree, tuple[Tally, PyTree]]]
 Step = Callable[[TrainState, Batch, PRNGKey], tuple[TrainState, Tally]]
 
 
@@ -84,13 +86,45 @@ def make_step(
       tx: the optimizer.
       loss: (logits, labels) -> each example's loss [B].
       augment: (images uint8 [B,H,W,F], key) -> pixels on 0..255.
+      ema: as of `make_step_along`.
+
+    Returns:
+      As `make_step_along`; padding adds exactly 0.
+    """
+    return make_step_along(mean_gradient(model, loss, augment=augment), tx, ema=ema)
+
+
+def make_step_along(
+    gradient: Gradient, tx: optax.GradientTransformation, *, ema: float | None = None
+) -> Step:
+    """One step of an optimizer along some gradient.
+
+    Args:
+      gradient: of a batch.
+      tx: the optimizer.
       ema: decay of the moving average; early on min(decay, (1+t)/(10+t)), so that the start, which
         is random, is soon forgotten. None keeps no average.
 
     Returns:
-      (state, batch, key) -> (state, tally of the batch before the step). Padding adds exactly 0.
-      Jit it with `donate_argnums=0`; the key is the run's, and is folded with the step here.
+      (state, batch, key) -> (state, tally of the batch before the step). Jit it with `donate_argnums=0`; the key is the run's, and is folded with the step here.
     """
+
+    def step(state: TrainState, batch: Batch, key: PRNGKey) -> tuple[TrainState, Tally]:
+        key = jax.random.fold_in(key, state.step)
+        grads, (counts, stats) = gradient(Variables(state.params, state.stats), batch, key)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        new = Variables(params, stats)
+        average = None if ema is None else _average(state.ema, new, ema, state.step)
+        good = trees.all_finite((counts.loss, new)) | (state.first_bad > 0)
+        first_bad = jnp.where(good, state.first_bad, state.step + 1)
+        return TrainState(state.step + 1, params, stats, opt_state, average, first_bad), counts
+
+    return step
+
+
+def mean_gradient(model: Classifier, loss: Loss, *, augment: Augment) -> Gradient:
+    """That of the mean loss of the batch's examples; arguments as of `make_step`."""
 
     def objective(
         params: PyTree, stats: PyTree, batch: Batch, key: PRNGKey
@@ -102,19 +136,12 @@ def make_step(
         counts = metrics.tally(losses, logits, batch.labels, batch.mask)
         return counts.loss / jnp.maximum(counts.count, 1).astype(jnp.float32), (counts, stats)
 
-    def step(state: TrainState, batch: Batch, key: PRNGKey) -> tuple[TrainState, Tally]:
-        key = jax.random.fold_in(key, state.step)
-        gradient = jax.grad(objective, has_aux=True)
-        grads, (counts, stats) = gradient(state.params, state.stats, batch, key)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        new = Variables(params, stats)
-        average = None if ema is None else _average(state.ema, new, ema, state.step)
-        good = trees.all_finite((counts.loss, new)) | (state.first_bad > 0)
-        first_bad = jnp.where(good, state.first_bad, state.step + 1)
-        return TrainState(state.step + 1, params, stats, opt_state, average, first_bad), counts
+    def gradient(
+        variables: Variables, batch: Batch, key: PRNGKey
+    ) -> tuple[PyTree, tuple[Tally, PyTree]]:
+        return jax.grad(objective, has_aux=True)(*variables, batch, key)
 
-    return step
+    return gradient
 
 
 def _average(

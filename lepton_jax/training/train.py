@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,18 +15,28 @@ from lepton_jax import metrics, trees
 from lepton_jax.checks import UserError
 from lepton_jax.config import Run
 from lepton_jax.data.augment import augmenter
-from lepton_jax.data.batches import epoch_batches, steps_per_epoch
+from lepton_jax.data.batches import epoch_batches, poisson_batches, steps_per_epoch
 from lepton_jax.data.load import load
 from lepton_jax.data.splits import Examples, Splits
 from lepton_jax.metrics import Tally
+from lepton_jax.privacy.accounting import Poisson, running_epsilon
 from lepton_jax.training.checkpoints import Checkpoints, open_checkpoints
 from lepton_jax.training.evaluate import classifier, evaluate, evaluation
 from lepton_jax.training.loop import fit
 from lepton_jax.training.losses import Loss, make_loss
 from lepton_jax.training.optimizers import Schedule, make_optimizer, make_schedule
+from lepton_jax.training.private import check_private, private_gradient
 from lepton_jax.training.records import METRICS, TIMINGS, append, go_on, read_records, write_json
 from lepton_jax.training.runs import Clock, Progress, Result, open_run
-from lepton_jax.training.step import Step, TrainState, evaluated, init_state, make_step
+from lepton_jax.training.step import (
+    Gradient,
+    Step,
+    TrainState,
+    evaluated,
+    init_state,
+    make_step_along,
+    mean_gradient,
+)
 from lepton_jax.training.stopping import Rule, best, check_target, chosen, is_over
 from lepton_jax.typing import Batch, Classifier, PRNGKey, PyTree, Variables, keys
 
@@ -43,6 +53,8 @@ class _Parts(NamedTuple):
     loss: Loss
     schedule: Schedule
     step: Step
+    batches: Callable[[int], Iterator[Batch]]
+    epsilon: Callable[[int], float] | None
     key: PRNGKey
     steps_per_epoch: int
     rule: Rule
@@ -93,6 +105,8 @@ def _check(run: Run, target_accuracy: float | None) -> None:
             "data.validation_fraction = 0",
             "set data.validation_fraction=0.1",
         )
+    if run.train.privacy is not None:
+        check_private(run)
     check_target(target_accuracy)
 
 
@@ -104,19 +118,43 @@ def _set_up(run: Run, target_accuracy: float | None) -> tuple[_Parts, TrainState
     tx = make_optimizer(run.train.optimizer, learning_rate=schedule, clip_norm=run.train.clip_norm)
     purpose = keys(jax.random.key(run.seed), "init", "train")
     state = init_state(jax.jit(model.init)(purpose["init"]), tx, ema=run.train.ema)
-    step = make_step(model, tx, loss, augment=augmenter(run.data.augment), ema=run.train.ema)
+    gradient, batches, epsilon = (_plain if run.train.privacy is None else _private)(
+        run, splits, model, loss
+    )
+    step = make_step_along(gradient, tx, ema=run.train.ema)
     rule = Rule(run.train.epochs, run.train.patience, target_accuracy)
-    compiled = _compile(step, state, splits, run.train.batch_size, purpose["train"])
-    parts = _Parts(run, splits, model, loss, schedule, compiled, purpose["train"], per_epoch, rule)
+    # Compiled ahead of the first epoch, whose clock then counts training alone.
+    lowered = jax.jit(step, donate_argnums=0).lower(state, next(batches(1)), purpose["train"])
+    parts = _Parts(
+        run, splits, model, loss, schedule, lowered.compile(), batches, epsilon,
+        purpose["train"], per_epoch, rule,
+    )  # fmt: skip
     return parts, state
 
 
-def _compile(step: Step, state: TrainState, splits: Splits, batch_size: int, key: PRNGKey) -> Step:
-    """Compiled ahead of the first epoch, whose clock then counts training alone."""
-    images = jnp.zeros((batch_size, *splits.train.images.shape[1:]), jnp.uint8)
-    batch = Batch(images, jnp.zeros(batch_size, jnp.int32), jnp.ones(batch_size, bool))
-    lowered = jax.jit(step, donate_argnums=0).lower(state, batch, key)
-    return lowered.compile()
+_Way = tuple[Gradient, Callable[[int], Iterator[Batch]], Callable[[int], float] | None]
+
+
+def _plain(run: Run, splits: Splits, model: Classifier, loss: Loss) -> _Way:
+    """The mean gradient of shuffled batches."""
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        return epoch_batches(splits.train, run.train.batch_size, seed=run.seed, epoch=epoch)
+
+    return mean_gradient(model, loss, augment=augmenter(run.data.augment)), batches, None
+
+
+def _private(run: Run, splits: Splits, model: Classifier, loss: Loss) -> _Way:
+    """The noised gradient of Poisson batches, and the epsilon after so many steps."""
+    settings, size = run.train.privacy, run.train.batch_size
+    assert settings is not None
+    drawn = poisson_batches(splits.train, size, seed=run.seed, epochs=run.train.epochs)
+    epsilon = running_epsilon(
+        Poisson(drawn.rate), noise_multiplier=settings.noise_multiplier, delta=settings.delta
+    )
+    augment = augmenter(run.data.augment)
+    gradient = private_gradient(model, loss, settings, augment=augment, batch_size=size)
+    return gradient, drawn.epoch, epsilon
 
 
 # --- epochs ---------------------------------------------------------------------------------------
@@ -152,11 +190,9 @@ def _epochs(
 def _epoch(
     parts: _Parts, state: TrainState, epoch: int, saved: int
 ) -> Generator[Progress, None, tuple[TrainState, Tally, float]]:
-    run = parts.run
-    batches = epoch_batches(parts.splits.train, run.train.batch_size, seed=run.seed, epoch=epoch)
     total = metrics.zero_tally()
     began = looked = time.monotonic()
-    for done, now, tally in fit(parts.step, state, batches, parts.key):
+    for done, now, tally in fit(parts.step, state, parts.batches(epoch), parts.key):
         state = now
         total = _merge(total, tally)
         if time.monotonic() - looked >= _LOOK_SECONDS or done % _LOOK_STEPS == 0:
@@ -192,6 +228,8 @@ def _record(parts: _Parts, state: TrainState, total: Tally, epoch: int) -> Recor
         "train": _figures(total),
         "validation": _measured(parts, evaluated(state), parts.splits.validation, epoch),
     }
+    if parts.epsilon is not None:
+        record["epsilon"] = parts.epsilon(last)
     if parts.rule.target_accuracy is not None:
         record["test"] = _measured(parts, evaluated(state), parts.splits.test, epoch)
     return record
@@ -234,8 +272,9 @@ def _progress(
 
 
 def _note(record: Record) -> str:
-    validation = record["validation"]
-    return "" if validation is None else f"validation {validation['accuracy']:.4f}"
+    validation, epsilon = record["validation"], record.get("epsilon")
+    notes = [] if validation is None else [f"validation {validation['accuracy']:.4f}"]
+    return "  ".join(notes if epsilon is None else [*notes, f"epsilon {epsilon:.3f}"])
 
 
 # --- beginning again, and the end -----------------------------------------------------------------
@@ -285,6 +324,8 @@ def _conclude(
         images_per_second=statistics.median(rates) if rates else 0.0,
         params_sha256=trees.sha256(variables),
         seconds_to_first_step=clock.ready - clock.began,
+        epsilon=records[-1].get("epsilon"),
+        delta=None if parts.run.train.privacy is None else parts.run.train.privacy.delta,
         checkpoint=checkpoint,
     )
     write_json(out / "result.json", result.to_json())

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federated import sampling
-from federated.privacy.accounting import Poisson
 from federated.sampling import Cohort, cohort, make_sampler
 from federated.shards import Client
 from lepton_jax import config
 from lepton_jax.data.splits import Examples
+from lepton_jax.privacy.accounting import Poisson
 
 
 def federated(**changes: Any) -> config.Federated:

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from federated import evaluate_run, simulate
-from federated.privacy.accounting import epsilon
 from federated.shards import verify_manifest
 from lepton_jax import config, trees
 from lepton_jax.checks import UserError
 from lepton_jax.data.splits import DatasetInfo, Splits
+from lepton_jax.privacy.accounting import epsilon
 from lepton_jax.training import Progress, Result, finish, load_run
 from lepton_jax.training.checkpoints import finished, restore_raw
 from lepton_jax.training.records import read_json, read_records

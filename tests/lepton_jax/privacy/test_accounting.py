@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from federated.privacy import accounting
-from federated.privacy.accounting import Accountant, Poisson
 from lepton_jax.checks import UserError
+from lepton_jax.privacy import accounting
+from lepton_jax.privacy.accounting import Accountant, Poisson
 
 ACCOUNTANTS: tuple[Accountant, ...] = ("pld", "rdp")
 GOLDEN = [
