@@ -16,7 +16,7 @@ from lepton_jax.checks import UserError
 _ROOT = Path(__file__).resolve().parents[1]
 _VARIANTS = {
     "torch": ("threads", "processes"),
-    "opacus": ("hooks", "functorch", "ew", "ghost"),
+    "opacus": ("hooks", "functorch", "ghost"),
 }
 # Peers that would call home are told not to.
 _QUIET = {

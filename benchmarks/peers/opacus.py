@@ -1,6 +1,6 @@
 """Opacus: DP-SGD in PyTorch, by one of its ways to the gradient of each example.
 
-python -m benchmarks.peers.opacus JOB hooks|functorch|ew|ghost
+python -m benchmarks.peers.opacus JOB hooks|functorch|ghost
 """
 
 import os

@@ -122,8 +122,8 @@ def clipped_sum(gradients: PyTree, mask: Bool[Array, "B"], max_norm: float) -> P
     factors = jnp.where(norms > limit, limit / norms, 1.0)
 
     def total(x: jax.Array) -> jax.Array:
-        shape = (-1, *[1] * (x.ndim - 1))
-        return jnp.where(counted.reshape(shape), x * factors.reshape(shape), 0.0).sum(0)
+        rows = x.reshape(len(x), -1)
+        return jnp.matmul(factors, jnp.where(counted[:, None], rows, 0.0)).reshape(x.shape[1:])
 
     return jax.tree.map(total, gradients)
 
