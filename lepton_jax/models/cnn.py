@@ -38,7 +38,9 @@ class Cnn(nn.Module):
             x = self._convolve(x, mask, block, i)
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.architecture.dense, 1):
-            dense = nn.Dense(width, dtype=self.dtype, name=f"dense{i}")
+            dense = nn.Dense(
+                width, dtype=self.dtype, dot_general=self.form.product, name=f"dense{i}"
+            )
             x = self._activate(dense(x))
         return classify(x, mask, self.classes, self.architecture.dropout)
 

@@ -1,4 +1,4 @@
-"""Three forms of convolution and pooling, with equal results: XLA's own, patches, oneDNN's.
+"""Three forms of what layers compute, with equal results: XLA's own, patches, oneDNN's.
 
 XLA compiles a convolution inside a loop (`scan`, `while`) for one CPU thread and on slow paths, and
 the gradient of its max-pooling is slow everywhere on a CPU. There the `matmul` form, patches in one
@@ -6,10 +6,10 @@ matrix product, trains about twenty times faster, and `onednn` up to twice as fa
 evaluated and exported is always the `lax` form.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from functools import cache, partial, reduce
-from itertools import product
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from lepton_jax.models import onednn
+from lepton_jax.models.dense import product
 from lepton_jax.models.window import Padding, Pairs, dilated, padding_pairs
 
 Features = Float[Array, "B H W F"]
@@ -28,7 +29,7 @@ Kernel = Float[Array, "KH KW FG O"]  # FG: input channels a group
 
 
 class Form(NamedTuple):
-    """How convolutions and poolings are computed.
+    """How convolutions, poolings and dense layers are computed.
 
     Attributes:
       name: what `model.conv` calls it.
@@ -37,12 +38,14 @@ class Form(NamedTuple):
       max_pool: (x [B,H,W,F], window, stride, padding) -> [B,H',W',F]; the gradient of a tie goes
         to the first element of the window.
       average_pool: (x [B,H,W,F], window) -> [B,H//window,W//window,F].
+      product: a dense layer's, with the signature of `lax.dot_general`.
     """
 
     name: str
     conv: Callable[[int], Callable[..., Array]]
     max_pool: Callable[[Features, int, int, Padding], Pooled]
     average_pool: Callable[[Features, int], Pooled]
+    product: Callable[..., Array]
 
 
 def lax_form() -> Form:
@@ -56,6 +59,7 @@ def lax_form() -> Form:
         average_pool=lambda x, window: (
             nn.pool(x, 0.0, lax.add, (window, window), (window, window), "VALID") / window**2
         ),
+        product=lax.dot_general,
     )
 
 
@@ -66,6 +70,7 @@ def matmul_form() -> Form:
         conv=lambda multiple: partial(matmul_conv, multiple=multiple),
         max_pool=max_pool,
         average_pool=average_pool,
+        product=product,
     )
 
 
@@ -83,7 +88,9 @@ def onednn_form() -> Form:
         covered = x.dtype == jnp.float32 and window <= 16
         return (onednn.max_pool if covered else max_pool)(x, window, stride, padding)
 
-    return Form("onednn", lambda multiple: partial(conv, multiple=multiple), pool, average_pool)
+    return matmul_form()._replace(
+        name="onednn", conv=lambda multiple: partial(conv, multiple=multiple), max_pool=pool
+    )
 
 
 def choose_form(conv: str, *, in_loop: bool, residual: bool) -> Form:
@@ -151,7 +158,7 @@ def matmul_conv(
     sizes = zip(lhs.shape[1:3], kernel, window_strides, strict=True)
     size = [((n - k) // s + 1) // multiple * multiple for n, k, s in sizes]
     rows, columns = (range(0, k, d) for k, d in zip(kernel, rhs_dilation, strict=True))
-    patches = [_shifted(lhs, at, window_strides, size) for at in product(rows, columns)]
+    patches = [_shifted(lhs, at, window_strides, size) for at in itertools.product(rows, columns)]
     out = _product(patches, rhs, options.get("feature_group_count", 1), options.get("precision"))
     return out.reshape(lhs.shape[0], *size, rhs.shape[-1])
 
@@ -175,7 +182,9 @@ def _windows(x: Features, window: int, stride: int, padding: Padding) -> list[Po
     pairs = padding_pairs(padding, x.shape[1:3], (window, window), (stride, stride))
     x = _pad(x, pairs, -jnp.inf, (1, 1))
     size = tuple((n - window) // stride + 1 for n in x.shape[1:3])
-    return [_shifted(x, at, (stride, stride), size) for at in product(range(window), repeat=2)]
+    return [
+        _shifted(x, at, (stride, stride), size) for at in itertools.product(range(window), repeat=2)
+    ]
 
 
 def _product(patches: list[Pooled], kernel: Kernel, groups: int, precision: Any) -> Array:
