@@ -54,6 +54,13 @@ def take_turns(sides: Sequence[Side], repetitions: int) -> list[Outcome]:
         return [_outcome(runner, own) for runner, own in zip(runners, seconds, strict=True)]
 
 
+def rehearse(side: Side) -> None:
+    """Starts a side for one round, so that what it compiles is in its cache from then on."""
+    say(f"{side.key}: rehearsing")
+    with started(side) as runner:
+        runner.go(1)
+
+
 def say(text: str) -> None:
     """Progress, for whoever waits."""
     print(text, file=sys.stderr, flush=True)

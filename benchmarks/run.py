@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from benchmarks import special, table
 from benchmarks.job import images, write_job
-from benchmarks.measure import say, take_turns
+from benchmarks.measure import rehearse, say, take_turns
 from benchmarks.result import OURS, make_result
 from benchmarks.sides import Side, python_of, variants
 from benchmarks.workloads import Workload, choose_peers, find
@@ -60,6 +60,7 @@ def contest(workload: Workload, chosen: tuple[str, ...], repetitions: int) -> di
             for each in (OURS, *chosen)
             for variant in variants(each)
         ]
+        rehearse(sides[0])
         outcomes = take_turns(sides, repetitions)
     return make_result(workload.name, "images_per_second", outcomes, rounds=rounds, images=work)
 

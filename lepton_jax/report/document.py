@@ -6,6 +6,7 @@ from lepton_jax.report import comparison, federation, headline, page, plots, res
 from lepton_jax.report.blocks import Page, Tile, Tiles
 from lepton_jax.report.files import RunFiles
 from lepton_jax.report.lookup import look_up
+from lepton_jax.report.privacy import privacy
 
 Document = tuple[str, dict[str, bytes]]
 
@@ -22,7 +23,7 @@ def of_run(files: RunFiles) -> Document:
         *federation.served(files, svgs),
         *federation.held(files, found, svgs),
         *federation.traffic(files),
-        *federation.privacy(files, svgs),
+        *privacy(files, svgs),
         *results.phone(files),
         results.configuration(files),
     )

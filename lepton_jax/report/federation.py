@@ -1,10 +1,9 @@
-"""Sections of a federated run: regions and clients, what each holds, traffic, privacy."""
+"""Sections of a federated run: regions and clients, what each holds, traffic."""
 
 from collections.abc import Mapping, Sequence
 
-from lepton_jax.config import Clip
 from lepton_jax.report import blocks, style
-from lepton_jax.report.blocks import Block, Plot, Points, Prose, Section, Table, Tile, Tiles
+from lepton_jax.report.blocks import Block, Plot, Prose, Section, Table, Tile, Tiles
 from lepton_jax.report.contents import ClientFigures, Evaluation, Partition, Record
 from lepton_jax.report.files import RunFiles
 from lepton_jax.report.lookup import Lookup
@@ -87,29 +86,6 @@ def traffic(files: RunFiles) -> list[Section]:
     return [Section("traffic", "Communication", (Tiles(tiles), table))]
 
 
-def privacy(files: RunFiles, svgs: Mapping[str, str]) -> list[Section]:
-    """What an observer of the model may learn about a client, in numbers where there are any."""
-    if files.kind != "simulate":
-        return []
-    federated, title = files.config.federated, "Privacy"
-    if federated.noise is None:
-        unprotected = (
-            "No noise was added: there is no epsilon. Examples stay where they are, yet updates and "
-            "the model itself can reveal what a client holds; set federated.noise to bound that."
-        )
-        return [Section("privacy", title, (Prose(unprotected),))]
-    plot = []
-    if "epsilon" in svgs:
-        alt = "epsilon by round; the last is the whole run's"
-        plot.append(Plot("epsilon", svgs["epsilon"], "Epsilon over rounds", alt, narrow=True))
-    guarantee = (
-        "The sequence of models is (epsilon, delta)-differentially private for each client: with or "
-        "without all of one client's examples, no outcome's probability changes by more than a "
-        "factor of exp(epsilon), but for a probability of delta."
-    )
-    return [Section("privacy", title, (Prose(guarantee), _mechanism(files), *plot, _uncovered()))]
-
-
 # --- tables ---------------------------------------------------------------------------------------
 
 
@@ -170,37 +146,3 @@ def _holdings(partition: Partition, classes: tuple[str, ...]) -> Table:
 def _columns(rounds: Sequence[Record]) -> list[list[int | None]]:
     names = ("clients", "examples", "bytes_up", "bytes_down")
     return [[getattr(record, name) for record in rounds] for name in names]
-
-
-# --- privacy --------------------------------------------------------------------------------------
-
-
-def _mechanism(files: RunFiles) -> Tiles:
-    federated = files.config.federated
-    noised = [record.epsilon for record in files.records if record.epsilon is not None]
-    spent = files.result.epsilon if files.result else (noised[-1] if noised else None)
-    clip = next((stage for stage in federated.stages if isinstance(stage, Clip)), None)
-    rate = federated.clients_per_round / federated.clients
-    tiles = [
-        Tile("Epsilon", blocks.number(spent), f"after {blocks.plural(len(noised), 'round')}"),
-        Tile("Delta", f"{federated.delta:g}", "the chance that epsilon fails"),
-    ]
-    if federated.noise:
-        multiplier = f"{federated.noise.multiplier:g}"
-        tiles.append(Tile("Noise multiplier", multiplier, "deviation / clip norm"))
-    if clip:
-        tiles.append(Tile("Clip norm", f"{clip.max_norm:g}", "L2 of a client's update"))
-    tiles.append(Tile("Sampling", f"{rate:.4g}", f"chance a round; {federated.sampling}"))
-    return Tiles(tuple(tiles))
-
-
-def _uncovered() -> Points:
-    items = (
-        "Who took part in a round, and the seed: whoever knows them sees more than epsilon allows.",
-        "Figures here that were taken from clients without noise: training loss and accuracy, "
-        "clients, examples and bytes of each round, each client's and region's accuracy, what each "
-        "client holds. Share this page with people who may know those.",
-        "Earlier runs on the same clients, such as those that chose the config: epsilons add up.",
-        "Noise drawn in floating point, which has fewer values than the proof assumes.",
-    )
-    return Points("What epsilon does not cover", items)

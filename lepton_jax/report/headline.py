@@ -19,7 +19,8 @@ def lead(files: RunFiles) -> str:
         clients = blocks.plural(federated.clients, "client")
         told = f"{what}: {amount} of federated averaging over {clients}{regions}{noised}."
     else:
-        told = f"{what}: {amount} of training in one place."
+        noised = ", with differential privacy" if files.config.train.privacy else ""
+        told = f"{what}: {amount} of training in one place{noised}."
     return told if files.result else f"{told} The run is not finished."
 
 

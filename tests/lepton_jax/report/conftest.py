@@ -77,7 +77,9 @@ def write_run(
     tree: dict[str, Any] = {"name": name, "data": {"name": "digits", "validation_fraction": 0.1}}
     if kind == "train":
         tree["train"] = {"epochs": 12}
-        _write_lines(folder / "metrics.jsonl", [_epoch(i) for i in range(1, 13)])
+        if private:
+            tree["train"] |= {"privacy": {"noise_multiplier": 1.3, "clip_norm": 0.7}}
+        _write_lines(folder / "metrics.jsonl", [_epoch(i, private) for i in range(1, 13)])
         _write_lines(folder / "timings.jsonl", [_timing("epoch", i) for i in range(1, 13)])
         result["steps"] = 12 * 22
     else:
@@ -109,8 +111,9 @@ def _federated(private: bool) -> dict[str, Any]:
     }
 
 
-def _epoch(i: int) -> dict[str, Any]:
-    return {
+def _epoch(i: int, private: bool) -> dict[str, Any]:
+    spent = {"epsilon": 0.5 * i**0.5} if private else {}
+    return spent | {
         "epoch": i,
         "step": 22 * i,
         "learning_rate": 0.1,

@@ -16,10 +16,11 @@ from PIL import Image
 from lepton_jax import data
 from lepton_jax.checks import UserError
 from lepton_jax.data.splits import Examples, Splits
-from lepton_jax.report import federation, report
+from lepton_jax.report import report
 from lepton_jax.report.blocks import Prose
 from lepton_jax.report.files import read
 from lepton_jax.report.lookup import data_uri, look_up
+from lepton_jax.report.privacy import privacy
 
 MakeRun = Callable[..., Path]
 UseClasses = Callable[[Sequence[str]], Splits]
@@ -123,8 +124,20 @@ def test_the_page_says_what_the_files_say(make_run: MakeRun) -> None:
     assert '[federated.noise]\nkind = "gaussian"' in text
 
 
+def test_a_private_run_in_one_place_says_what_protects_its_examples(make_run: MakeRun) -> None:
+    text = Outline(report([make_run("r", "train", private=True)])).text
+    for said in ("in one place, with differential privacy", "private for each training example"):
+        assert said in text
+    for figure in ("3.2", "1.3", "0.7", "1e-05", "after 12 epochs", "Epsilon over epochs"):
+        assert figure in text
+
+
+def test_a_run_in_one_place_without_noise_has_no_section_on_privacy(make_run: MakeRun) -> None:
+    assert privacy(read(make_run("r", "train")), {}) == []
+
+
 def test_a_federated_run_without_noise_claims_no_privacy(make_run: MakeRun) -> None:
-    (section,) = federation.privacy(read(make_run("r", "simulate")), {})
+    (section,) = privacy(read(make_run("r", "simulate")), {})
     (said,) = section.blocks
     assert isinstance(said, Prose) and "No noise was added: there is no epsilon" in said.text
 
