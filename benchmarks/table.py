@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.result import unit_of
+from benchmarks.workloads import PEERS
 from lepton_jax.checks import UserError
 from lepton_jax.console import one_line_errors
 
@@ -53,27 +54,27 @@ def plot(results: Sequence[Result], path: Path) -> None:
     """How many times ahead of each peer lepton-jax is, a group of bars for each workload."""
     from matplotlib.figure import Figure
 
-    ahead = {result["workload"]: result["ratio"] for result in results if result["ratio"]}
-    peers = sorted({peer for ratio in ahead.values() for peer in ratio})
-    figure = Figure(figsize=(2 + 1.1 * max(len(ahead), 4), 4), layout="constrained")
+    ahead = [
+        (result["workload"], peer, ratio)
+        for result in results
+        for peer, ratio in result["ratio"].items()
+        if peer in PEERS
+    ]
+    figure = Figure(figsize=(8, 1.5 + 0.24 * max(len(ahead), 8)), layout="constrained")
     axes = figure.add_subplot()
-    width = 0.8 / max(len(peers), 1)
-    for i, peer in enumerate(peers):
-        bars = [
-            (at + i * width, ratio[peer])
-            for at, ratio in enumerate(ahead.values())
-            if peer in ratio
-        ]
-        axes.bar([at for at, _ in bars], [height for _, height in bars], width, label=peer)
-    axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_xticks(
-        [at + 0.4 - width / 2 for at in range(len(ahead))], list(ahead), rotation=30, ha="right"
-    )
-    axes.set_ylabel("times as fast as the peer")
+    at, before, marks = 0.0, None, []
+    for workload, peer, ratio in ahead:
+        at -= 1.0 if workload == before else 1.6
+        before = workload
+        marks.append((at, f"{workload}  {peer}"))
+        axes.barh(at, ratio, 0.85, color=f"C{PEERS.index(peer)}")
+        axes.annotate(f" {ratio:.2f}", (ratio, at), va="center", fontsize=8)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks([mark for mark, _ in marks], [text for _, text in marks], fontsize=8)
+    axes.set_xlabel("times as fast as the peer")
     axes.set_title("lepton-jax beside its peers")
-    if peers:
-        axes.legend()
-    figure.savefig(path, dpi=150)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
 
 
 # --- cells ----------------------------------------------------------------------------------------
