@@ -14,7 +14,6 @@ from lepton_jax.typing import PyTree
 
 Counts = dict[str, Int32[Array, ""]]
 _LEAST = 2.0**-100
-_ROOM = 1 - 2.0**-18  # XLA sums in trees, which is off by less: not even rounding passes the bound
 
 
 class Stage(NamedTuple):
@@ -106,7 +105,7 @@ def clip(max_norm: float) -> Stage:
         raise UserError(
             "clip: max_norm", "a number above 0 that float32 can tell from it", max_norm
         )
-    limit = max_norm * _ROOM
+    limit = max_norm * trees.NORM_ROOM
 
     def encode(state: tuple, update: PyTree) -> tuple[PyTree, Counts]:
         finite = trees.all_finite(update)

@@ -8,6 +8,9 @@ import numpy as np
 
 from lepton_jax.typing import PyTree
 
+# Of a bound on `norm`, what is left for it to be off: not even rounding passes the bound.
+NORM_ROOM = 1 - 2.0**-18
+
 
 def zeros_like(tree: PyTree) -> PyTree:
     """A tree of zeros with the shapes and dtypes of `tree`."""

@@ -28,6 +28,7 @@ from federated.secure.keys import (
     commit,
     derive,
     key_pair,
+    pair_mask,
     seal,
     unseal,
 )
@@ -161,10 +162,9 @@ def mask(plan: Plan, state: Dealt, inbox: Inbox, vector: np.ndarray) -> tuple[Re
     keys: dict[int, bytes] = {}
     for dealer, parcel in inbox.parcels.items():
         seeds[dealer], keys[dealer] = _open(state, dealer, parcel)
-    pair_keys: dict[int, bytes] = {}
-    for other in inbox.parcels:
-        secret = agree(state.keyed.masking, state.adverts[other].mask_key, other)
-        pair_keys[other] = derive(secret, context, "pair mask", *sorted((me, other)))
+    pair_keys = {
+        other: pair_mask(state.keyed.masking, me, state.adverts[other]) for other in inbox.parcels
+    }
     added, subtracted = of_pairs(me, pair_keys)
     masked = vector.copy()
     apply_masks(masked, [derive(state.seed, context, "self mask", me, me), *added], subtracted)

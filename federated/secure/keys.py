@@ -90,6 +90,16 @@ def derive(secret: bytes, context: Context, purpose: Purpose, first: int, second
     return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=info).derive(secret)
 
 
+def pair_mask(mine: KeyPair, me: int, theirs: Advert) -> bytes:
+    """The key of the mask that two clients have in common, as either of them derives it.
+
+    Raises:
+      AbortError: as `agree`.
+    """
+    secret = agree(mine, theirs.mask_key, theirs.client)
+    return derive(secret, theirs.context, "pair mask", *sorted((me, theirs.client)))
+
+
 def commit(secret: bytes, context: Context, purpose: Purpose, *whose: int) -> bytes:
     """A digest of 32 bytes that tells nothing of a random secret but whether it is the same.
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from federated.secure import shamir
 from federated.secure.graph import is_connected
-from federated.secure.keys import Purpose, agree, commit, derive, key_pair
+from federated.secure.keys import Purpose, commit, derive, key_pair, pair_mask
 from federated.secure.masks import apply_masks, of_pairs
 from federated.secure.messages import (
     COHORT,
@@ -184,9 +184,7 @@ def _left_over(plan: Plan, view: View) -> tuple[list[bytes], list[bytes]]:
         if pair.public != view.adverts[gone].mask_key:
             raise AbortError(client_name(gone), "mask key", "that of its public key", "another")
         for other in _around(plan, gone, view.masked):
-            secret = agree(pair, view.adverts[other].mask_key, other)
-            key = derive(secret, plan.context, "pair mask", *sorted((gone, other)))
-            plus, minus = of_pairs(other, {gone: key})
+            plus, minus = of_pairs(other, {gone: pair_mask(pair, gone, view.adverts[other])})
             added += plus
             subtracted += minus
     return added, subtracted

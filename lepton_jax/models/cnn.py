@@ -45,16 +45,15 @@ class Cnn(nn.Module):
         return classify(x, mask, self.classes, self.architecture.dropout)
 
     def _convolve(self, x: Features, mask: Mask | None, block: ConvBlock, i: int) -> Convolved:
-        plain, kind, window = (
-            self.architecture.norm == "none",
-            self.architecture.pooling,
-            block.pool,
-        )
+        plain = self.architecture.norm == "none"
+        kind, window = self.architecture.pooling, block.pool
         # What the pool drops still counts in a norm's statistics: crop only without one.
         convolution = self.form.conv(window if plain else 1)
         # The greatest stays the greatest through bias and activation, which then go over fewer
         # elements; a phone's compiler, though, wants them right after the convolution.
         pools_first = window > 1 and plain and kind == "max" and mask is not None
+        if pools_first:
+            convolution = _pooled(convolution, self.form, window)
         conv = nn.Conv(
             block.filters,
             (block.kernel, block.kernel),
@@ -62,9 +61,7 @@ class Cnn(nn.Module):
             padding=block.padding,
             use_bias=plain,  # a norm brings its own
             dtype=self.dtype,
-            conv_general_dilated=_pooled(convolution, self.form, window)
-            if pools_first
-            else convolution,
+            conv_general_dilated=convolution,
             name=f"conv{i}",
         )
         x = self._activate(normalize(conv(x), mask, self.architecture.norm, f"norm{i}"))

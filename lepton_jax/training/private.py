@@ -15,8 +15,6 @@ from lepton_jax.training.losses import Loss
 from lepton_jax.training.step import Augment, Gradient
 from lepton_jax.typing import Batch, Classifier, PRNGKey, PyTree, Variables, keys
 
-_ROOM = 1 - 2.0**-18  # float32 sums are off by less: not even rounding passes the bound
-
 
 def check_private(run: Run) -> None:
     """Refuses what would release something of the examples without noise.
@@ -116,7 +114,7 @@ def clipped_sum(gradients: PyTree, mask: Bool[Array, "B"], max_norm: float) -> P
       mask: whose count; of the others nothing is read.
       max_norm: above 0.
     """
-    limit = max_norm * _ROOM
+    limit = max_norm * trees.NORM_ROOM
     norms = jax.vmap(trees.norm)(gradients)
     counted = mask & jnp.isfinite(norms)
     factors = jnp.where(norms > limit, limit / norms, 1.0)

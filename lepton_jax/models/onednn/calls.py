@@ -1,11 +1,12 @@
 """How a C++ handler becomes a JAX primitive, and into how many parts its work is cut."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.ffi
+import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
@@ -58,10 +59,10 @@ def threads() -> int:
     return max(1, cores() // busy)
 
 
-def lead(x: jax.Array, axis: int | None, size: int) -> jax.Array:
-    """The array with its mapped axis in front; what isn't mapped is repeated."""
-    return (
-        jax.numpy.broadcast_to(x, (size, *x.shape))
-        if axis is None
-        else jax.numpy.moveaxis(x, axis, 0)
-    )
+def lead(arrays: Sequence[jax.Array], axes: Sequence[int | None]) -> list[jax.Array]:
+    """Arrays with their mapped axes in front; what isn't mapped is repeated."""
+    size = next(x.shape[i] for x, i in zip(arrays, axes, strict=True) if i is not None)
+    return [
+        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(arrays, axes, strict=True)
+    ]

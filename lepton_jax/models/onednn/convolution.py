@@ -136,15 +136,14 @@ def _batch(
     primitive: Primitive, arrays: Any, axes: Any, *, out: tuple[int, ...], window: Window
 ) -> tuple[jax.Array, int]:
     """One kernel for all: more images. Else a leading axis for both."""
-    size = next(x.shape[i] for x, i in zip(arrays, axes, strict=True) if i is not None)
     (a, b), (i, j) = arrays, axes
     if primitive is not _kernel and j is None and a.ndim == 5:
-        a = jnp.moveaxis(a, i, 0)
+        a, size = jnp.moveaxis(a, i, 0), a.shape[i]
         merged = primitive.bind(
             a.reshape(-1, *a.shape[2:]), b, out=(size * out[0], *out[1:]), window=window
         )
         return merged.reshape(size, *out), 0
-    return primitive.bind(lead(a, i, size), lead(b, j, size), out=out, window=window), 0
+    return primitive.bind(*lead(arrays, axes), out=out, window=window), 0
 
 
 for _each in (_forward, _images, _kernel):

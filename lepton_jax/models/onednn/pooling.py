@@ -101,9 +101,8 @@ def _linear(map: Primitive, transpose: Primitive) -> None:
     """Declares a map as linear in its first argument, and which map is its transpose."""
 
     def transposed(y: Any, x: Any, which: Any, *, window: Window) -> Any:
-        return ad.Zero(x.aval) if type(y) is ad.Zero else transpose.bind(
-            y, which, window=window
-        ), None
+        zero = type(y) is ad.Zero
+        return ad.Zero(x.aval) if zero else transpose.bind(y, which, window=window), None
 
     ad.defjvp(map, lambda change, x, which, *, window: map.bind(change, which, window=window), None)
     ad.primitive_transposes[map] = transposed
@@ -114,9 +113,7 @@ _linear(_scatter, _gather)
 
 
 def _batch(primitive: Primitive, arrays: Any, axes: Any, *, window: Window) -> Any:
-    size = next(x.shape[i] for x, i in zip(arrays, axes, strict=True) if i is not None)
-    led = [lead(x, i, size) for x, i in zip(arrays, axes, strict=True)]
-    results = primitive.bind(*led, window=window)
+    results = primitive.bind(*lead(arrays, axes), window=window)
     return results, [0] * len(results) if primitive.multiple_results else 0
 
 
