@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from unicodedata import category
+
+_LONGEST = 1000  # characters of what came that a message repeats
 
 
 class UserError(Exception):
@@ -19,11 +22,29 @@ class UserError(Exception):
 
     def __init__(self, where: str, expected: str, got: object, remedy: str = "") -> None:
         self.where, self.expected, self.got, self.remedy = where, expected, got, remedy
-        line = f"{where}: expected {expected}, got {got}" + (f"; {remedy}" if remedy else "")
-        super().__init__(" ".join(line.split()))
+        told = f"{_short(where)}: expected {expected}, got {_short(got)}"
+        super().__init__(one_line(told + (f"; {remedy}" if remedy else "")))
 
     def __reduce__(self) -> tuple:
         return type(self), (self.where, self.expected, self.got, self.remedy)
+
+
+def one_line(text: str) -> str:
+    r"""Text that a terminal shows as one line: what could steer the terminal is spelled out.
+
+    >>> print(one_line("a" + chr(10) + "b" + chr(7)))
+    a b\x07
+    """
+    joined = " ".join(text.split())
+    if joined.isprintable():
+        return joined
+    steers = ("Cc", "Cf", "Cs", "Co", "Cn")
+    return "".join(ascii(c)[1:-1] if category(c) in steers else c for c in joined)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-100:]}"
 
 
 def suggestion(name: str, known: Iterable[str], otherwise: str = "") -> str:

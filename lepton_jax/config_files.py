@@ -2,23 +2,26 @@
 
 import hashlib
 import itertools
-import math
 import re
 import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import tomli_w
 
-from lepton_jax.checks import UserError, suggestion
+from lepton_jax.checks import UserError, one_line, suggestion
 from lepton_jax.config import Run
+from lepton_jax.untrusted import TOML_BYTES, check_plain, parse_toml, read_bytes
 
 _HERE = Path(__file__).parent
 _BUNDLED = (_HERE / "configs", _HERE.parent / "configs")  # in a wheel, in a checkout
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
 def bundled() -> dict[str, Path]:
@@ -46,12 +49,7 @@ def load(config: str | Path, overrides: Sequence[str] = ()) -> Run:
     3
     """
     path = find(config)
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(str(path), "a TOML file", str(error)) from error
-    except OSError as error:
-        raise UserError(str(path), "a readable file", error.strerror or "an error") from error
+    tree = parse_toml(read_bytes(path, TOML_BYTES, "a readable file"), str(path))
     for override in overrides:
         _apply(tree, override)
     return validate(tree, str(path))
@@ -62,9 +60,9 @@ def find(config: str | Path) -> Path:
     known = bundled()
     if str(config) in known:
         return known[str(config)]
-    path = Path(config)
-    if path.is_file():
-        return path
+    with suppress(OSError, ValueError):  # a name too long, or with a zero byte
+        if Path(config).is_file():
+            return Path(config)
     raise UserError(
         "config",
         "a bundled config or a TOML file",
@@ -79,11 +77,21 @@ def validate(tree: Mapping[str, Any], source: str = "config") -> Run:
     Raises:
       UserError: as `load`; its place begins with `source`.
     """
-    _refuse_non_finite(tree, source)
+    return convert(tree, Run, source)
+
+
+def convert(tree: Mapping[str, Any], kind: type[Kind], source: str) -> Kind:
+    """Turns plain dicts into a struct of any kind.
+
+    Raises:
+      UserError: an unknown key, a wrong type, an impossible value; one line that names the place,
+        which begins with `source`.
+    """
+    check_plain(tree, source, "leave the key out for the default")
     try:
-        return msgspec.convert(tree, Run)
+        return msgspec.convert(tree, kind)
     except msgspec.ValidationError as error:
-        raise _explain(error, tree, source) from error
+        raise _explain(error, kind, tree, source) from error
 
 
 def dumps(run: Run) -> str:
@@ -106,7 +114,7 @@ def _without_none(value: Any) -> Any:
 
 # --- overrides ------------------------------------------------------------------------------------
 
-_KEY = re.compile(r"[A-Za-z_]\w*(?:\[\d+\])*(?:\.[A-Za-z_]\w*(?:\[\d+\])*)*")
+_KEY = re.compile(r"[A-Za-z_]\w*(?:\[\d{1,9}\])*(?:\.[A-Za-z_]\w*(?:\[\d{1,9}\])*)*")
 _STEP = re.compile(r"([A-Za-z_]\w*)|\[(\d+)\]")
 
 
@@ -162,7 +170,7 @@ def _value(text: str) -> Any:
         return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, KeyError):
+    except (ValueError, KeyError, RecursionError):  # of these, `validate` says what is wrong
         return text
 
 
@@ -170,27 +178,19 @@ def _value(text: str) -> Any:
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _GOT = re.compile(r"^Expected (?P<expected>.*), got (?P<got>.*)$", re.DOTALL)
+_WIDEST = 200  # characters of what a file says, in a line about it
 
 
-def _refuse_non_finite(value: Any, place: str) -> None:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _refuse_non_finite(item, f"{place}: {key}" if ": " not in place else f"{place}.{key}")
-    elif isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            _refuse_non_finite(item, f"{place}[{i}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise UserError(place, "a finite number", value, "leave the key out for the default")
-
-
-def _explain(error: msgspec.ValidationError, tree: Mapping[str, Any], source: str) -> UserError:
+def _explain(
+    error: msgspec.ValidationError, root: Any, tree: Mapping[str, Any], source: str
+) -> UserError:
     """One line with place, expectation, what came and a remedy, out of msgspec's message."""
     match = _AT.match(str(error))
     what, path = (match["what"], match["path"] or "$") if match else (str(error), "$")
     key = path.removeprefix("$").removeprefix(".")
     if unknown := re.search(r"unknown field `(.*)`", what):
-        place = f"{key}.{unknown[1]}" if key else unknown[1]
-        known = _fields(Run, key, tree)
+        place = f"{key}.{unknown[1]}"[:_WIDEST] if key else unknown[1][:_WIDEST]
+        known = _fields(root, key, tree)
         return UserError(
             f"{source}: {place}",
             f"one of {', '.join(known)}" if known else "a known key",
@@ -198,7 +198,7 @@ def _explain(error: msgspec.ValidationError, tree: Mapping[str, Any], source: st
             suggestion(unknown[1], known, "remove it"),
         )
     where = f"{source}: {key}" if key else source
-    got = repr(_look_up(tree, path))
+    got = _shown(_look_up(tree, path))
     if isinstance(
         error.__cause__, ValueError
     ):  # from a struct's own __post_init__, already explained
@@ -210,11 +210,18 @@ def _explain(error: msgspec.ValidationError, tree: Mapping[str, Any], source: st
             f"{got} ({matched['got']})".replace("`", ""),
         )
     if missing := re.search(r"missing required field `(.*)`", what):
-        return UserError(f"{where}.{missing[1]}", "a value", "nothing", f"set {missing[1]}")
+        where += f".{missing[1]}" if key else f": {missing[1]}"
+        return UserError(where, "a value", "nothing", f"set {missing[1]}")
     if what.startswith("Invalid"):
-        choices = _choices(key, tree)
+        choices = _choices(root, key, tree)
         return UserError(where, f"one of {', '.join(choices)}" if choices else "a known value", got)
     return UserError(where, what.removeprefix("Expected ").replace("`", ""), got)
+
+
+def _shown(value: Any) -> str:
+    """What came, as far as it fits into a line."""
+    text = repr(value)
+    return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}..."
 
 
 class _ExplainedError(UserError):
@@ -222,7 +229,7 @@ class _ExplainedError(UserError):
 
     def __init__(self, where: str, said: str) -> None:
         super().__init__(where, "", "")
-        self.args = (f"{where}: {' '.join(said.split())}",)
+        self.args = (one_line(f"{where}: {said[:1000]}"),)
 
 
 def _look_up(tree: Any, path: str) -> Any:
@@ -234,9 +241,9 @@ def _look_up(tree: Any, path: str) -> Any:
     return tree
 
 
-def _annotation(key: str, tree: Mapping[str, Any]) -> Any:
-    """The type of the place `key` in a `Run`, tagged unions resolved by the `kind` that came."""
-    annotation: Any = Run
+def _annotation(root: Any, key: str, tree: Mapping[str, Any]) -> Any:
+    """The type of the place `key` in `root`, tagged unions resolved by the `kind` that came."""
+    annotation: Any = root
     value: Any = tree
     for step in _steps(key):
         if isinstance(step, int):
@@ -267,18 +274,17 @@ def _struct(annotation: Any, value: Any) -> Any:
 
 
 def _fields(root: Any, key: str, tree: Mapping[str, Any]) -> tuple[str, ...]:
-    annotation = _annotation(key, tree) if key else root
+    annotation = _annotation(root, key, tree) if key else root
     struct = _struct(annotation, _look_up(tree, f".{key}") if key else tree)
     return struct.__struct_fields__ if struct else ()
 
 
-def _choices(key: str, tree: Mapping[str, Any]) -> list[str]:
+def _choices(root: Any, key: str, tree: Mapping[str, Any]) -> list[str]:
     """The values that a literal or the `kind` of a tagged union may take."""
     if key.endswith(".kind"):
-        return [
-            s.__struct_config__.tag for s in _structs(_annotation(key.removesuffix(".kind"), tree))
-        ]
-    members = _members(_annotation(key, tree))
+        union = _annotation(root, key.removesuffix(".kind"), tree)
+        return [s.__struct_config__.tag for s in _structs(union)]
+    members = _members(_annotation(root, key, tree))
     return [
         repr(c)
         for m in members

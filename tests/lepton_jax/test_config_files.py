@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lepton_jax import config_files
 from lepton_jax.checks import UserError
-from lepton_jax.config import Run
+from lepton_jax.config import Clip, Run
 
 
 def refusal(tree: dict) -> str:
@@ -38,7 +38,7 @@ def test_a_typing_error_in_a_key_is_met_with_the_key_that_was_meant() -> None:
         ),
         (
             {"federated": {"stages": [{"kind": "clop"}]}},
-            "config: federated.stages[0].kind: expected one of clip, got 'clop'",
+            "config: federated.stages[0].kind: expected one of clip, adaptive_clip, rotate, got 'clop'",
         ),
         (
             {"federated": {"stages": [{"kind": "clip"}]}},
@@ -57,7 +57,11 @@ def test_the_line_names_place_expectation_and_what_came(tree: dict, line: str) -
 def test_a_run_written_and_read_back_is_the_same_run(tmp_path: Path) -> None:
     run = config_files.load(
         "digits_central",
-        ['train.optimizer={kind = "adam"}', "federated.stages=[{max_norm = 1.0}]", "train.ema=0.9"],
+        [
+            'train.optimizer={kind = "adam"}',
+            'federated.stages=[{kind = "clip", max_norm = 1.0}]',
+            "train.ema=0.9",
+        ],
     )
     path = tmp_path / "config.toml"
     path.write_text(config_files.dumps(run))
@@ -99,7 +103,7 @@ def test_an_override_reaches_into_a_list() -> None:
         "federated.stages[0].max_norm=2.5",
     ]
     run = config_files.load("digits_central", stages)
-    assert run.federated.stages[0].max_norm == 2.5
+    assert run.federated.stages == (Clip(max_norm=2.5),)
 
 
 @pytest.mark.parametrize(
