@@ -69,8 +69,11 @@ def read_array(path: Path) -> np.ndarray:
       UserError: the file was damaged after it was stored.
     """
     try:
-        return np.asarray(np.load(path, mmap_mode="r"))
-    except (OSError, ValueError) as error:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise ValueError("an archive of arrays")
+        return np.asarray(found)
+    except Exception as error:  # a damaged header fails in many ways
         remedy = f"remove {path.parent}, to decode again"
         raise UserError(str(path), "a whole cached array", str(error), remedy) from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lepton_jax.checks import UserError
+from lepton_jax.data.archive import is_archive, unpacked
 from lepton_jax.data.source import SPLITS, Record, Source
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -32,23 +33,54 @@ class _Group(NamedTuple):
 
 
 def source(path: str) -> Source:
-    """Looks through an image folder, without opening the images.
+    """Looks through an image folder, or an archive of one, without opening the images.
 
     Its layout is `class/`, `region/class/`, `split/class/` or `split/region/class/`: the top folders
     are splits where they are called train, validation (or val) and test, else regions. Hidden files and whatever
     isn't called .jpg, .jpeg, .png, .bmp or .webp is ignored.
 
     Args:
-      path: the root.
+      path: the root, or a .zip, .tar or .tar.gz, which is unpacked into the cache.
 
     Returns:
       The source; without split folders all is `train`.
 
     Raises:
       UserError: no such folder, an empty class, classes that differ between the splits, another
-        layout; the message names the folder or file.
+        layout; the message names the folder or file. An archive: as `unpacked`.
     """
     root = _existing(path)
+    return _of_archive(root) if root.is_file() else _of_folder(root)
+
+
+def _of_archive(path: Path) -> Source:
+    """The source of what the archive holds; places and the identity are the archive's."""
+    folder, sha256 = unpacked(path, SUFFIXES)
+    root = _inner(folder)
+    try:
+        inside = _of_folder(root)
+    except UserError as error:
+        said = (error.where, error.expected, str(error.got), error.remedy)
+        raise UserError(*(text.replace(str(root), str(path)) for text in said)) from None
+
+    def records(split: str) -> Iterator[Record]:
+        for record in inside.records(split):
+            yield record._replace(place=record.place.replace(str(root), str(path)))
+
+    return inside._replace(name=path.name.split(".")[0], records=records, identity=sha256)
+
+
+def _inner(folder: Path) -> Path:
+    """The root: what is packed is often one folder that holds the others."""
+    while True:
+        entries = list(folder.iterdir())
+        alone = len(entries) == 1 and entries[0].is_dir() and entries[0].name.lower() not in SPLITS
+        if not alone or not any(entry.is_dir() for entry in entries[0].iterdir()):
+            return folder
+        folder = entries[0]
+
+
+def _of_folder(root: Path) -> Source:
     leaves = sorted(_walk(root, ()), key=lambda leaf: leaf.names)
     groups = [_group(root, leaf, _has_splits(root, leaves)) for leaf in leaves]
     classes = _classes(root, groups)
@@ -70,11 +102,15 @@ def source(path: str) -> Source:
 
 
 def _existing(path: str) -> Path:
-    root = Path(path).expanduser().absolute()
-    if not root.is_dir():
+    try:
+        root = Path(path).expanduser().absolute()
+        if root.is_dir() or is_archive(root):
+            return root
         got = f"a file ({root})" if root.exists() else f"{root}, which does not exist"
-        raise UserError("data.path", "the root of an image folder", got)
-    return root
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a zero byte
+        got = f"{path!r} ({error})"
+    expected = "the root of an image folder, or a .zip, .tar or .tar.gz of one"
+    raise UserError("data.path", expected, got)
 
 
 def _walk(folder: Path, names: tuple[str, ...]) -> Iterator[_Leaf]:

@@ -10,6 +10,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lepton_jax.checks import UserError
 from lepton_jax.data.source import Record
+from lepton_jax.untrusted import read_bytes
+
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")  # none that Pillow gives to other programs
+_FILE_BYTES = 2**28
+_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26  # Pillow only warns, up to twice as many
 
 Decoded = UInt8[np.ndarray, "H W F"]
 
@@ -29,12 +34,19 @@ def decoder(
 
     Returns:
       A function of a record that returns bytes [H,W,F] and raises UserError with the image's place
-      where there is no image in it.
+      where there is no image in it, or one of more than 89 million pixels.
     """
 
     def decode(record: Record) -> Decoded:
         try:
-            image = _plain(_open(record.image))
+            image = _open(record.image)
+            if image.width * image.height > _PIXELS:
+                raise _too_large(record.place)
+            image = _plain(image)
+        except UserError:
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise _too_large(record.place) from None
         except UnidentifiedImageError:
             raise _broken(record.place, "something else") from None
         except Exception as error:  # decoders fail in many ways on damaged bytes
@@ -52,10 +64,17 @@ def _broken(place: str, got: str) -> UserError:
     return UserError(place, "a readable image", got, "replace or remove it")
 
 
+def _too_large(place: str) -> UserError:
+    return UserError(
+        place, f"an image of at most {_PIXELS:,} pixels", "more", "shrink or remove it"
+    )
+
+
 def _open(image: Path | bytes | np.ndarray) -> Image.Image:
     if isinstance(image, np.ndarray):
         return Image.fromarray(image)
-    return Image.open(io.BytesIO(image.read_bytes() if isinstance(image, Path) else image))
+    content = read_bytes(image, _FILE_BYTES) if isinstance(image, Path) else image
+    return Image.open(io.BytesIO(content), formats=_FORMATS)
 
 
 def _plain(image: Image.Image) -> Image.Image:

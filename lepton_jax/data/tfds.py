@@ -6,7 +6,6 @@ wait for an import. Only a set prepared as tfrecord needs TensorFlow, and only w
 
 import contextlib
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,9 +14,11 @@ from typing import Any, NamedTuple
 
 from lepton_jax.checks import UserError, suggestion
 from lepton_jax.data.source import SPLITS, Record, Source
+from lepton_jax.untrusted import JSON_BYTES, read_bytes, read_json
 
 _INFO = "dataset_info.json"
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+_CLASSES = 1_000_000
 _ROWS = 1024  # read at a time: array_record is six times faster so than one by one
 
 
@@ -121,6 +122,14 @@ def describe(folder: Path) -> Prepared:
       UserError: it is damaged, or holds something else than labelled images.
     """
     info, features = _json(folder / _INFO), _json(folder / "features.json")
+    try:
+        return _described(folder, info, features)
+    except (LookupError, AttributeError, OSError, TypeError, ValueError) as error:
+        got = f"other JSON ({type(error).__name__}: {error})"
+        raise UserError(str(folder), "what TFDS writes", got, "prepare the set again") from error
+
+
+def _described(folder: Path, info: dict[str, Any], features: dict[str, Any]) -> Prepared:
     by_name = features.get("featuresDict", {}).get("features", {})
     images = {key for key, feature in by_name.items() if "image" in feature}
     labels = {key for key, feature in by_name.items() if "classLabel" in feature}
@@ -153,10 +162,13 @@ def describe(folder: Path) -> Prepared:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = read_json(path)
+    except UserError as error:
         remedy = "prepare the set again"
-        raise UserError(str(path), "readable JSON of TFDS", error, remedy) from error
+        raise UserError(error.where, "readable JSON of TFDS", error.got, remedy) from error
+    if not isinstance(found, dict):
+        raise UserError(str(path), "readable JSON of TFDS", "no object", "prepare the set again")
+    return found
 
 
 def _only(found: set[str], supervised: set[str]) -> str | None:
@@ -167,8 +179,10 @@ def _only(found: set[str], supervised: set[str]) -> str | None:
 
 def _class_names(folder: Path, label: str, count: int) -> tuple[str, ...]:
     names = folder / f"{label}.labels.txt"
-    if names.is_file():
-        return tuple(names.read_text(encoding="utf-8").split("\n")[:count])
+    if names.parent == folder and names.is_file():  # a feature's name may be any text
+        return tuple(read_bytes(names, JSON_BYTES).decode().split("\n")[:count])
+    if not 0 <= count <= _CLASSES:
+        raise ValueError(f"{count} classes")
     return tuple(str(number) for number in range(count))
 
 

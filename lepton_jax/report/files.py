@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import msgspec
-
 from lepton_jax import config_files
 from lepton_jax.checks import UserError
 from lepton_jax.config import Run
@@ -17,6 +15,7 @@ from lepton_jax.report.contents import (
     Result,
     Timing,
 )
+from lepton_jax.untrusted import JSON_BYTES, convert, parse_json, read_bytes, read_json
 
 Content = TypeVar("Content")
 _PER_CLASS = ("precision", "recall", "f1", "support")
@@ -93,39 +92,19 @@ def _kind(result: Result | None, records: list[Record], partition: Partition | N
 
 
 def _whole(path: Path, kind: type[Content]) -> Content | None:
-    return _decode(path.read_bytes(), kind, path, None) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return convert(read_json(path), kind, str(path))
 
 
 def _lines(path: Path, kind: type[Content]) -> list[Content]:
     if not path.is_file():
         return []
-    whole = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
-    return [_decode(line, kind, path, number) for number, line in enumerate(whole, start=1)]
-
-
-def _decode(content: bytes, kind: type[Content], path: Path, line: int | None) -> Content:
-    """Decodes a file, or its line of this number."""
-    where = str(path) if line is None else f"{path}, line {line}"
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except msgspec.ValidationError as error:
-        what, _, place = str(error).replace("`", "").partition(" - at ")
-        raise UserError(
-            f"{where}{': ' + place if place else ''}",
-            "what a run writes there",
-            what[:1].lower() + what[1:],
-            "restore the file",
-        ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        found = line or _line(content, str(error))
-        raise UserError(f"{path}, line {found}", "JSON", str(error), "restore the file") from error
-
-
-def _line(content: bytes, said: str) -> int:
-    """The line of the byte that a decoder stumbled over; the last one if the end is missing."""
-    _, _, place = said.rpartition("(byte ")
-    upto = int(place.rstrip(")")) if place.rstrip(")").isdigit() else len(content.rstrip())
-    return content[:upto].count(b"\n") + 1
+    whole = read_bytes(path, JSON_BYTES).split(b"\n")[:-1]  # what follows the last newline is torn
+    return [
+        convert(parse_json(line, str(path), number), kind, f"{path}, line {number}")
+        for number, line in enumerate(whole, start=1)
+    ]
 
 
 def _check_sizes(files: RunFiles) -> None:

@@ -8,6 +8,7 @@ does not count. Orbax itself notices no flipped bit in its data; the manifest do
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,14 +17,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import msgspec
 import numpy as np
 
+from lepton_jax import untrusted
 from lepton_jax.checks import UserError
 from lepton_jax.training.records import read_json, write_json
 from lepton_jax.typing import PyTree
 
 _LOG = logging.getLogger(__name__)
 _MANIFEST, _HOST, _STATE = "manifest.json", "host.json", "state"
+_MANIFEST_BYTES = 2**24
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")  # not all that `isdigit` holds for
 
 
 class Checkpoints(NamedTuple):
@@ -48,9 +53,14 @@ def open_checkpoints(folder: Path, *, keep: int) -> Iterator[Checkpoints]:
     Args:
       folder: made where missing.
       keep: how many of the newest are kept; the one with the best score is kept besides.
+
+    Raises:
+      UserError: the folder is a link, through which checkpoints would leave the run's folder.
     """
     import orbax.checkpoint as ocp
 
+    if folder.is_symlink():
+        raise UserError(str(folder), "a folder of the run's own", "a link", "remove it")
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()  # Orbax wants an absolute path
     writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
@@ -131,7 +141,7 @@ def restore(folder: Path, index: int, template: PyTree) -> tuple[PyTree, dict[st
     verify(path)
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    with _readable(path), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         args = ocp.args.PyTreeRestore(item=abstract, restore_args=arguments)
         return reader.restore(path / _STATE, args=args), read_json(path / _HOST)
 
@@ -152,7 +162,7 @@ def restore_raw(folder: Path, index: int | None = None) -> dict[str, Any]:
         index = max(finished(folder), default=0)
     path = (folder / str(index)).resolve()
     verify(path)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    with _readable(path), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         tree = reader.metadata(path / _STATE).item_metadata.tree
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         return reader.restore(path / _STATE, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
@@ -160,8 +170,8 @@ def restore_raw(folder: Path, index: int | None = None) -> dict[str, Any]:
 
 def finished(folder: Path) -> list[int]:
     """The numbers of the finished checkpoints, damaged or not, in order."""
-    manifests = folder.glob(f"*/{_MANIFEST}")
-    return sorted(int(path.parent.name) for path in manifests if path.parent.name.isdigit())
+    names = [path.parent.name for path in folder.glob(f"*/{_MANIFEST}")]
+    return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
 
 
 def verify(path: Path) -> None:
@@ -173,7 +183,7 @@ def verify(path: Path) -> None:
     manifest = _read_manifest(path)
     damaged = None if manifest is not None else _MANIFEST
     if manifest is not None:
-        now, then = _hashes(path), manifest["files"]
+        now, then = _hashes(path), manifest.files
         damaged = next(
             (name for name in sorted({*now, *then}) if now.get(name) != then.get(name)), None
         )
@@ -186,15 +196,25 @@ def _seal(path: Path, score: float | None) -> None:
     write_json(path / _MANIFEST, {**manifest, "sha256": _digest(manifest)})
 
 
-def _read_manifest(path: Path) -> dict[str, Any] | None:
+class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
+    """What manifest.json holds; its names are compared with the files there, and none is opened."""
+
+    files: dict[str, str]
+    score: float | None
+    sha256: str
+
+
+def _read_manifest(path: Path) -> _Manifest | None:
     """A checkpoint's manifest, or None where it is missing or not as it was written."""
     try:
-        text = (path / _MANIFEST).read_text(encoding="utf-8")
-        manifest = json.loads(text)
-        same = text == json.dumps(manifest, indent=1) + "\n"
-        return manifest if same and manifest.pop("sha256") == _digest(manifest) else None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        content = untrusted.read_bytes(path / _MANIFEST, _MANIFEST_BYTES)
+        tree = untrusted.parse_json(content, str(path / _MANIFEST))
+        manifest = untrusted.convert(tree, _Manifest, str(path / _MANIFEST))
+    except UserError:
         return None
+    same = content == (json.dumps(tree, indent=1) + "\n").encode()
+    body = {"files": manifest.files, "score": manifest.score}
+    return manifest if same and manifest.sha256 == _digest(body) else None
 
 
 def _digest(manifest: dict[str, Any]) -> str:
@@ -202,26 +222,47 @@ def _digest(manifest: dict[str, Any]) -> str:
 
 
 def _hashes(path: Path) -> dict[str, str]:
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return {
-        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in files
-        if file != path / _MANIFEST
-    }
+    """SHA-256 by name of all files but the manifest; what is no file, a link too, has none."""
+    hashes = {}
+    for entry in sorted(path.rglob("*")):
+        if entry == path / _MANIFEST or (entry.is_dir() and not entry.is_symlink()):
+            continue
+        name = str(entry.relative_to(path))
+        if entry.is_symlink() or not entry.is_file():
+            hashes[name] = "no file"
+            continue
+        with entry.open("rb") as file:
+            hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """A sealed checkpoint may still be one that no run wrote; Orbax fails on it in many ways."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        got = f"{type(error).__name__} ({error})"
+        raise UserError(str(path), "a checkpoint of a run", got, "restore the folder") from error
 
 
 def _prune(folder: Path, keep: int) -> None:
     """Removes all but the newest and the best; also what a kill left unfinished."""
     indices = finished(folder)
     manifests = {i: _read_manifest(folder / str(i)) for i in indices}
-    scores = {i: m["score"] for i, m in manifests.items() if m and m["score"] is not None}
+    scores = {i: m.score for i, m in manifests.items() if m and m.score is not None}
     kept = {*indices[-keep:], max(scores, key=lambda i: scores[i], default=0)}
     for path in folder.iterdir():
-        if path.name.isdigit() and int(path.name) not in kept:
+        if _NUMBER.fullmatch(path.name) and int(path.name) not in kept:
             _discard(path)
 
 
 def _discard(path: Path) -> None:
     """Removes a checkpoint; without its manifest first, so that no kill leaves half of it valid."""
+    if path.is_symlink():
+        path.unlink()
+        return
     (path / _MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)

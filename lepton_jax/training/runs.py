@@ -4,17 +4,23 @@ import fcntl
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 import jax
 import jax.numpy as jnp
 import msgspec
 
-from lepton_jax import config_files, trees
+from lepton_jax import config_files, trees, untrusted
 from lepton_jax.checks import UserError
-from lepton_jax.config import Run
+from lepton_jax.config import Randomness, Run
 from lepton_jax.training import checkpoints
-from lepton_jax.training.records import METRICS, read_json, read_records, write_text
+from lepton_jax.training.records import (
+    METRICS,
+    read_json,
+    read_records,
+    through_no_link,
+    write_text,
+)
 from lepton_jax.typing import Variables
 
 Kind = Literal["train", "simulate"]
@@ -51,6 +57,11 @@ class Result(NamedTuple):
       seconds_to_first_step: from the start until all was loaded and compiled.
       epsilon: privacy spent, with noise.
       delta: at which epsilon holds.
+      noise_multiplier: deviation of the noise over the bound of one unit's share.
+      randomness: where noise and selection came from.
+      hypothetical: epsilon is that of a larger federation than the simulated one.
+      not_private: with noise: the figures here and in the records that were taken without.
+      stopped: `budget` where that ended the run before its last round or epoch.
       rounds_to_target: the first round that reached the target accuracy.
       checkpoint: number of the checkpoint with the final variables; None: the newest.
     """
@@ -67,6 +78,11 @@ class Result(NamedTuple):
     seconds_to_first_step: float | None = None
     epsilon: float | None = None
     delta: float | None = None
+    noise_multiplier: float | None = None
+    randomness: Randomness | None = None
+    hypothetical: bool | None = None
+    not_private: list[str] | None = None
+    stopped: Literal["budget"] | None = None
     rounds_to_target: int | None = None
     checkpoint: int | None = None
 
@@ -75,9 +91,20 @@ class Result(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value is not None}
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "Result":
-        """The inverse of `to_json`."""
-        return cls(**{"steps": None, "rounds": None, **fields})
+    def from_json(cls, fields: Any, where: str = "result") -> "Result":
+        """The inverse of `to_json`; raises UserError, whose place begins with `where`."""
+        return cls(**msgspec.structs.asdict(untrusted.convert(fields, _ResultFields, where)))
+
+
+_ResultFields: Any = msgspec.defstruct(
+    "_ResultFields",
+    [
+        (name, kind, None if kind == kind | None else msgspec.NODEFAULT)
+        for name, kind in get_type_hints(Result).items()
+    ],
+    forbid_unknown_fields=True,
+    kw_only=True,
+)
 
 
 class Clock(NamedTuple):
@@ -123,9 +150,28 @@ def open_run(folder: Path, run: Run, *, resume: bool, kind: Kind) -> Iterator[Re
       UserError: the folder is a file, not writable, not empty (without `resume`), of a run with
         another configuration (the first key that differs is named), or in use.
     """
+    with held(folder):
+        _check_contents(folder, run, resume=resume, kind=kind)
+        if not (folder / _CONFIG).exists():
+            write_text(folder / _CONFIG, config_files.dumps(run))
+        done = (folder / _RESULT).exists()
+        try:
+            yield _read_result(folder)[1] if done else None
+        except BaseException:
+            _withdraw(folder)
+            raise
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a run folder meanwhile; made where missing.
+
+    Raises:
+      UserError: the folder is a file, not writable, or in use.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK).open("a")
+        lock = open(folder / _LOCK, "a", opener=through_no_link)  # noqa: SIM115
     except OSError as error:
         raise UserError(f"--out {folder}", "a folder to write to", error.strerror) from error
     with lock:
@@ -138,15 +184,7 @@ def open_run(folder: Path, run: Run, *, resume: bool, kind: Kind) -> Iterator[Re
                 "one that another process runs in",
                 "wait for it, or choose another folder",
             ) from None
-        _check_contents(folder, run, resume=resume, kind=kind)
-        if not (folder / _CONFIG).exists():
-            write_text(folder / _CONFIG, config_files.dumps(run))
-        done = (folder / _RESULT).exists()
-        try:
-            yield Result.from_json(read_json(folder / _RESULT)) if done else None
-        except BaseException:
-            _withdraw(folder)
-            raise
+        yield
 
 
 def load_run(folder: Path) -> SavedRun:
@@ -169,10 +207,8 @@ def load_run(folder: Path) -> SavedRun:
         raise UserError(
             str(folder), "a finished run", "no result.json in it", "finish it with --resume"
         )
-    result = read_json(folder / _RESULT)
-    state = checkpoints.restore_raw(folder / "checkpoints", result.get("checkpoint"))
-    final = state.get("ema") or state
-    variables = Variables(*jax.tree.map(jnp.asarray, (final["params"], final.get("stats") or {})))
+    result, fields = _read_result(folder)
+    variables = _final(folder / "checkpoints", fields.checkpoint)
     found = trees.sha256(variables)
     if found != result["params_sha256"]:
         raise UserError(
@@ -183,6 +219,22 @@ def load_run(folder: Path) -> SavedRun:
         )
     config = config_files.load(folder / _CONFIG)
     return SavedRun(folder, config, result["kind"], result, variables)
+
+
+def _read_result(folder: Path) -> tuple[dict[str, Any], Result]:
+    result = read_json(folder / _RESULT)
+    return result, Result.from_json(result, str(folder / _RESULT))
+
+
+def _final(folder: Path, checkpoint: int | None) -> Variables:
+    state = checkpoints.restore_raw(folder, checkpoint)
+    try:
+        final = state.get("ema") or state
+        found = final["params"], final.get("stats") or {}
+        return Variables(*jax.tree.map(jnp.asarray, found))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        got = f"something else ({type(error).__name__})"
+        raise UserError(str(folder), "parameters", got, "restore the run folder") from error
 
 
 def _check_contents(folder: Path, run: Run, *, resume: bool, kind: Kind) -> None:

@@ -133,3 +133,22 @@ def test_taken_rows_leave_the_rest_of_the_file_out_of_memory(tmp_path: Path) -> 
     assert of_files() - before < 16 * 2**20
     assert array.sum() == 64 * 2**20  # nothing is lost
     assert of_files() - before > 48 * 2**20  # as it would have been
+
+
+@pytest.mark.parametrize("damage", ["object", "archive", "empty", "header", "nested"])
+def test_a_damaged_array_is_refused_and_no_object_in_it_is_made(
+    damage: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "images.npy"
+    if damage == "object":
+        np.save(path, np.array([print], object), allow_pickle=True)
+    elif damage == "archive":
+        with path.open("wb") as file:
+            np.savez(file, np.arange(3))
+    else:
+        header = {"empty": b"", "header": b"\x93NUMPY\x01\x00\x05\x00{'a'\n"}
+        deep = b"(" * 5000
+        nested = b"\x93NUMPY\x01\x00" + len(deep).to_bytes(2, "little") + deep
+        path.write_bytes(header.get(damage, nested))
+    with pytest.raises(UserError, match=r"images\.npy: expected a whole cached array"):
+        read_array(path)

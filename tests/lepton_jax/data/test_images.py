@@ -1,6 +1,7 @@
 """Any image of a phone or a scanner becomes upright bytes of the asked size and channels."""
 
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,42 @@ def test_a_broken_image_names_its_file(tmp_path: Path, kept: int) -> None:
     ) as error:
         decode(file)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [9_460, 14_000, 20_000])
+def test_an_image_that_would_fill_the_memory_is_refused_undecoded(
+    side: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "bomb.png"
+    with Image.new("1", (1, 1)) as image:
+        image.save(file)
+    whole = bytearray(file.read_bytes())
+    whole[16:24] = 2 * side.to_bytes(4, "big")
+    whole[29:33] = zlib.crc32(whole[12:29]).to_bytes(4, "big")
+    file.write_bytes(whole)
+    with pytest.raises(UserError, match=r"bomb\.png: expected an image of at most 89,478,485 pix"):
+        decoder(None, None)(Record(str(file), file, 0, 0))
+
+
+@pytest.mark.parametrize("length", [0, 10, 40, 50])
+def test_a_truncated_image_is_named(length: int, tmp_path: Path) -> None:
+    file = tmp_path / "cut.png"
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(file)
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(UserError, match=r"cut\.png: expected a readable image"):
+        decoder(None, None)(Record(str(file), file, 0, 0))
+
+
+def test_what_pillow_would_hand_to_another_program_is_not_opened(tmp_path: Path) -> None:
+    file = tmp_path / "cat.jpg"
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    with pytest.raises(UserError, match=r"cat\.jpg: expected a readable image, got something else"):
+        decoder(None, None)(Record(str(file), file, 0, 0))
+
+
+def test_a_file_that_is_no_ordinary_one_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    file = tmp_path / "zero.png"
+    with pytest.raises(UserError, match=r"zero\.png: expected a file, got no ordinary file"):
+        decoder(None, None)(Record(str(file), file, 0, 0))

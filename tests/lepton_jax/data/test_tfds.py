@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from lepton_jax.checks import UserError
 from lepton_jax.config import Data
 from lepton_jax.data import tfds
 from lepton_jax.data.load import load
+from tests.mutations import mutated
 
 
 @pytest.fixture
@@ -109,8 +111,29 @@ def test_a_set_without_a_training_split_is_refused(editable: Path) -> None:
 
 def test_a_damaged_description_is_one_line(editable: Path) -> None:
     (editable / "tiny/1.0.0/features.json").write_text("{")
-    with pytest.raises(UserError, match=r"features.json: expected readable JSON of TFDS"):
+    with pytest.raises(UserError, match=r"features.json, line 1: expected readable JSON of TFDS"):
         tfds.source("tiny", str(editable))
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+def test_a_fuzzed_description_is_read_or_refused_in_one_line(name: str, editable: Path) -> None:
+    file, refused = editable / "tiny/1.0.0" / name, 0
+    whole = file.read_bytes()
+    for seed in range(250):
+        file.write_bytes(mutated(whole, random.Random(seed)))
+        try:
+            tfds.describe(file.parent)
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error) and len(str(error)) < 6000, seed
+    assert refused > 50
+
+
+def test_a_label_whose_name_leads_elsewhere_has_no_names(editable: Path) -> None:
+    (editable / "secret.labels.txt").write_text("c\nd")
+    file = editable / "tiny/1.0.0/features.json"
+    file.write_text(file.read_text().replace('"label"', '"../../secret"'))
+    assert tfds.describe(file.parent).classes == ("0", "1")
 
 
 def test_damaged_files_are_one_line(editable: Path) -> None:

@@ -30,7 +30,7 @@ def test_cutting_back_drops_later_records_and_a_torn_line(tmp_path: Path) -> Non
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"epoch": 1}\n{"epo\xff": 2}\n{"epoch": 3}\n')
-    with pytest.raises(UserError, match=r"metrics.jsonl, line 2: expected a JSON object"):
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 2: expected JSON, got bytes"):
         read_records(path)
 
 
