@@ -1,16 +1,19 @@
 """The loop over batches: a generator, so that whoever iterates decides what happens in between."""
 
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import jax
 
 from lepton_jax.metrics import Tally
 from lepton_jax.training.step import Step, TrainState
-from lepton_jax.typing import Batch, PRNGKey
+from lepton_jax.typing import PRNGKey
+
+AnyBatch = TypeVar("AnyBatch")
 
 
 def fit(
-    step: Step, state: TrainState, batches: Iterable[Batch], key: PRNGKey
+    step: Step, state: TrainState, batches: Iterable[AnyBatch], key: PRNGKey
 ) -> Iterator[tuple[int, TrainState, Tally]]:
     """Steps through batches.
 
@@ -31,9 +34,9 @@ def fit(
         yield done, state, tally
 
 
-def on_device(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Sends each batch ahead while the one before it is at work."""
-    waiting: Batch | None = None
+def on_device(batches: Iterable[AnyBatch]) -> Iterator[AnyBatch]:
+    """Draws each batch, and sends it ahead, while the one before it is at work."""
+    waiting: AnyBatch | None = None
     for batch in batches:
         sent = jax.device_put(batch)
         if waiting is not None:

@@ -1,7 +1,7 @@
 """One training step: state and batch in, state and tally out."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,8 +47,10 @@ class TrainState(NamedTuple):
 
 
 # (variables, batch, key) -> (gradient by the parameters, (tally of the batch, new statistics))
-Gradient = Callable[[Variables, Batch, PRNGKey], tuple[PyTree, tuple[Tally, PyTree]]]
-Step = Callable[[TrainState, Batch, PRNGKey], tuple[TrainState, Tally]]
+# What a batch holds is between whoever draws it and the gradient: a `Batch`, or one with its noise.
+Gradient = Callable[[Variables, Any, PRNGKey], tuple[PyTree, tuple[Tally, PyTree]]]
+Step = Callable[[TrainState, Any, PRNGKey], tuple[TrainState, Tally]]
+Batches = Callable[[int], Iterator[Any]]  # an epoch's number -> what its steps take
 
 
 def init_state(
@@ -109,7 +111,7 @@ def make_step_along(
       (state, batch, key) -> (state, tally of the batch before the step). Jit it with `donate_argnums=0`; the key is the run's, and is folded with the step here.
     """
 
-    def step(state: TrainState, batch: Batch, key: PRNGKey) -> tuple[TrainState, Tally]:
+    def step(state: TrainState, batch: Any, key: PRNGKey) -> tuple[TrainState, Tally]:
         key = jax.random.fold_in(key, state.step)
         grads, (counts, stats) = gradient(Variables(state.params, state.stats), batch, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,20 +15,23 @@ from lepton_jax import metrics, trees
 from lepton_jax.checks import UserError
 from lepton_jax.config import Run
 from lepton_jax.data.augment import augmenter
-from lepton_jax.data.batches import epoch_batches, poisson_batches, steps_per_epoch
+from lepton_jax.data.batches import epoch_batches, steps_per_epoch
 from lepton_jax.data.load import load
 from lepton_jax.data.splits import Examples, Splits
 from lepton_jax.metrics import Tally
-from lepton_jax.privacy.accounting import Poisson, running_epsilon
+from lepton_jax.privacy.promise import Promise
+from lepton_jax.training.account import Account, open_account
 from lepton_jax.training.checkpoints import Checkpoints, open_checkpoints
 from lepton_jax.training.evaluate import classifier, evaluate, evaluation
 from lepton_jax.training.loop import fit
 from lepton_jax.training.losses import Loss, make_loss
 from lepton_jax.training.optimizers import Schedule, make_optimizer, make_schedule
-from lepton_jax.training.private import check_private, private_gradient
+from lepton_jax.training.private import check_private
+from lepton_jax.training.private_run import private_promise, private_way
 from lepton_jax.training.records import METRICS, TIMINGS, append, go_on, read_records, write_json
 from lepton_jax.training.runs import Clock, Progress, Result, open_run
 from lepton_jax.training.step import (
+    Batches,
     Gradient,
     Step,
     TrainState,
@@ -53,8 +56,8 @@ class _Parts(NamedTuple):
     loss: Loss
     schedule: Schedule
     step: Step
-    batches: Callable[[int], Iterator[Batch]]
-    epsilon: Callable[[int], float] | None
+    batches: Batches
+    account: Account
     key: PRNGKey
     steps_per_epoch: int
     rule: Rule
@@ -69,14 +72,16 @@ def train(
       run: the configuration.
       out: the run folder; new or empty, unless resumed.
       resume: go on from the newest undamaged checkpoint. The end is bitwise equal to that of a run
-        that was never interrupted. A finished run returns its result again.
+        that was never interrupted, unless `train.privacy` draws from the system's entropy. A
+        finished run returns its result again.
       target_accuracy: stop after the first epoch whose accuracy on the test split reaches this.
 
     Yields:
       Progress, about twice a second and after each epoch.
 
     Returns:
-      The result. With `train.patience` the final variables are those of the best validation loss.
+      The result. With `train.patience` the final variables are those of the best validation loss;
+      with a budget, training stops before an epoch that would pass it.
 
     Raises:
       UserError: the config, data or folder can't be used, or training diverged.
@@ -86,9 +91,9 @@ def train(
     with open_run(out, run, resume=resume, kind="train") as finished:
         if finished is not None:
             return finished
-        parts, state = _set_up(run, target_accuracy)
+        parts, state = _set_up(run, target_accuracy, out, resume=resume)
         with open_checkpoints(out / "checkpoints", keep=run.checkpoint.keep) as checkpoints:
-            state, records = _restore(checkpoints, state, out)
+            state, records = _restore(parts, checkpoints, state, out)
             clock = Clock(began, ready=time.monotonic())
             state, records = yield from _epochs(parts, state, records, checkpoints, out)
             final = chosen(parts.rule, records)
@@ -106,11 +111,13 @@ def _check(run: Run, target_accuracy: float | None) -> None:
             "set data.validation_fraction=0.1",
         )
     if run.train.privacy is not None:
-        check_private(run)
+        check_private(run, "train.privacy")
     check_target(target_accuracy)
 
 
-def _set_up(run: Run, target_accuracy: float | None) -> tuple[_Parts, TrainState]:
+def _set_up(
+    run: Run, target_accuracy: float | None, out: Path, *, resume: bool
+) -> tuple[_Parts, TrainState]:
     splits = load(run.data)
     model, loss = classifier(run, splits), make_loss(run.loss)
     per_epoch = steps_per_epoch(len(splits.train.labels), run.train.batch_size)
@@ -118,21 +125,22 @@ def _set_up(run: Run, target_accuracy: float | None) -> tuple[_Parts, TrainState
     tx = make_optimizer(run.train.optimizer, learning_rate=schedule, clip_norm=run.train.clip_norm)
     purpose = keys(jax.random.key(run.seed), "init", "train")
     state = init_state(jax.jit(model.init)(purpose["init"]), tx, ema=run.train.ema)
-    gradient, batches, epsilon = (_plain if run.train.privacy is None else _private)(
+    gradient, batches, promise = (_plain if run.train.privacy is None else _private)(
         run, splits, model, loss
     )
+    account = open_account(promise, run, out, resume=resume)
     step = make_step_along(gradient, tx, ema=run.train.ema)
     rule = Rule(run.train.epochs, run.train.patience, target_accuracy)
     # Compiled ahead of the first epoch, whose clock then counts training alone.
     lowered = jax.jit(step, donate_argnums=0).lower(state, next(batches(1)), purpose["train"])
     parts = _Parts(
-        run, splits, model, loss, schedule, lowered.compile(), batches, epsilon,
+        run, splits, model, loss, schedule, lowered.compile(), batches, account,
         purpose["train"], per_epoch, rule,
     )  # fmt: skip
     return parts, state
 
 
-_Way = tuple[Gradient, Callable[[int], Iterator[Batch]], Callable[[int], float] | None]
+_Way = tuple[Gradient, Batches, Promise | None]
 
 
 def _plain(run: Run, splits: Splits, model: Classifier, loss: Loss) -> _Way:
@@ -145,16 +153,9 @@ def _plain(run: Run, splits: Splits, model: Classifier, loss: Loss) -> _Way:
 
 
 def _private(run: Run, splits: Splits, model: Classifier, loss: Loss) -> _Way:
-    """The noised gradient of Poisson batches, and the epsilon after so many steps."""
-    settings, size = run.train.privacy, run.train.batch_size
-    assert settings is not None
-    drawn = poisson_batches(splits.train, size, seed=run.seed, epochs=run.train.epochs)
-    epsilon = running_epsilon(
-        Poisson(drawn.rate), noise_multiplier=settings.noise_multiplier, delta=settings.delta
-    )
-    augment = augmenter(run.data.augment)
-    gradient = private_gradient(model, loss, settings, augment=augment, batch_size=size)
-    return gradient, drawn.epoch, epsilon
+    """The noised gradient of Poisson batches, and what is promised of them."""
+    promise, augment = private_promise(run, len(splits.train.labels)), augmenter(run.data.augment)
+    return *private_way(run, promise.terms, splits.train, model, loss, augment), promise
 
 
 # --- epochs ---------------------------------------------------------------------------------------
@@ -163,14 +164,15 @@ def _private(run: Run, splits: Splits, model: Classifier, loss: Loss) -> _Way:
 def _epochs(
     parts: _Parts, state: TrainState, records: list[Record], checkpoints: Checkpoints, out: Path
 ) -> Generator[Progress, None, tuple[TrainState, list[Record]]]:
-    """Trains until the last epoch, the target, or the end of patience.
+    """Trains until the last epoch, the target, the end of patience, or that of the budget.
 
-    An epoch's record is on disk before its checkpoint is: whatever a kill leaves, the records up to
+    An epoch is charged before its first step. Its record is on disk before its checkpoint is: whatever a kill leaves, the records up to
     the newest checkpoint are there, and those after it can be told by their number.
     """
     run, saved = parts.run, len(records)
-    while not is_over(parts.rule, records):
+    while not _is_over(parts, records):
         epoch = len(records) + 1
+        parts.account.charge(epoch)
         state, total, seconds = yield from _epoch(parts, state, epoch, saved)
         record = _record(parts, state, total, epoch)
         records = [*records, record]
@@ -178,13 +180,18 @@ def _epochs(
         rate = int(total.count) / seconds
         append(out / TIMINGS, {"epoch": epoch, "seconds": seconds, "images_per_second": rate})
         improved = run.train.patience is not None and best(records) == epoch
-        if improved or epoch % run.checkpoint.every == 0 or is_over(parts.rule, records):
+        if improved or epoch % run.checkpoint.every == 0 or _is_over(parts, records):
             validation = record["validation"]
             score = None if validation is None else -validation["loss"]
-            checkpoints.save(epoch, _to_tree(state), {"epoch": epoch}, score)
+            host = {"epoch": epoch, **parts.account.marks()}
+            checkpoints.save(epoch, _to_tree(state), host, score)
             saved = epoch
         yield _progress(parts, record["step"], total, rate, _note(record))
     return state, records
+
+
+def _is_over(parts: _Parts, records: list[Record]) -> bool:
+    return is_over(parts.rule, records) or not parts.account.affords(len(records) + 1)
 
 
 def _epoch(
@@ -228,8 +235,7 @@ def _record(parts: _Parts, state: TrainState, total: Tally, epoch: int) -> Recor
         "train": _figures(total),
         "validation": _measured(parts, evaluated(state), parts.splits.validation, epoch),
     }
-    if parts.epsilon is not None:
-        record["epsilon"] = parts.epsilon(last)
+    record |= parts.account.figures(("train", "validation", "test"))
     if parts.rule.target_accuracy is not None:
         record["test"] = _measured(parts, evaluated(state), parts.splits.test, epoch)
     return record
@@ -292,11 +298,13 @@ def _from_tree(tree: dict[str, PyTree]) -> TrainState:
 
 
 def _restore(
-    checkpoints: Checkpoints, state: TrainState, out: Path
+    parts: _Parts, checkpoints: Checkpoints, state: TrainState, out: Path
 ) -> tuple[TrainState, list[Record]]:
     """The state and records to go on from: those of the newest good checkpoint, else the first."""
     restored = checkpoints.restore_latest(_to_tree(state))
     records = go_on(out, "epoch", 0 if restored is None else restored[0])
+    if restored is not None:
+        parts.account.check(out / "checkpoints" / str(restored[0]), restored[2])
     return state if restored is None else _from_tree(restored[1]), records
 
 
@@ -324,9 +332,9 @@ def _conclude(
         images_per_second=statistics.median(rates) if rates else 0.0,
         params_sha256=trees.sha256(variables),
         seconds_to_first_step=clock.ready - clock.began,
-        epsilon=records[-1].get("epsilon"),
-        delta=None if parts.run.train.privacy is None else parts.run.train.privacy.delta,
         checkpoint=checkpoint,
+        **parts.account.result(),
     )
+    parts.account.close("train", result.params_sha256, figures)
     write_json(out / "result.json", result.to_json())
     return result

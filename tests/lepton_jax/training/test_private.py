@@ -1,59 +1,50 @@
 """DP-SGD: what an example adds is bounded, noise is what was said, and equals its slow twin."""
 
+import shutil
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pytest
 
 from lepton_jax import config, trees
 from lepton_jax.checks import UserError
-from lepton_jax.data.batches import poisson_batches
+from lepton_jax.data.batches import steps_per_epoch
 from lepton_jax.data.load import load
-from lepton_jax.data.splits import Examples
-from lepton_jax.models import build
 from lepton_jax.privacy.accounting import epsilon
 from lepton_jax.training import finish, train
 from lepton_jax.training.losses import cross_entropy
-from lepton_jax.training.private import clipped_sum, private_gradient
+from lepton_jax.training.private import clipped_sum
+from lepton_jax.training.private_run import private_promise
 from lepton_jax.training.records import read_records
 from lepton_jax.training.step import mean_gradient
 from lepton_jax.typing import Batch, PyTree
-
-SHAPE, CLASSES, KEY = (6, 6, 1), 3, jax.random.key(5)
-NETWORK = config.Model(name="cnn", blocks=(config.ConvBlock(filters=4, pool=2),), norm="none")
-MODEL = build(NETWORK, SHAPE, CLASSES, mean=(0.0,), std=(1.0,), in_loop=True)
-VARIABLES = MODEL.init(jax.random.key(0))
-
-
-def as_floats(images: jax.Array, key: jax.Array) -> jax.Array:
-    return images.astype(jnp.float32)
-
-
-def batch(count: int, padding: int = 0) -> Batch:
-    rng = np.random.default_rng(count)
-    images = rng.integers(256, size=(count + padding, *SHAPE)).astype(np.uint8)
-    labels = rng.integers(CLASSES, size=count + padding).astype(np.int32)
-    return Batch(
-        jnp.asarray(images), jnp.asarray(labels), jnp.asarray(np.arange(count + padding) < count)
-    )
-
-
-def gradient_of(examples: Batch, noise: float = 0.0, clip: float = 1.0, size: int = 4) -> PyTree:
-    settings = config.Privacy(noise_multiplier=noise, clip_norm=clip, microbatch=size)
-    gradient = private_gradient(MODEL, cross_entropy(), settings, augment=as_floats, batch_size=10)
-    return jax.jit(gradient)(VARIABLES, examples, KEY)
+from tests.lepton_jax.training.tiny_private import (
+    KEY,
+    MODEL,
+    NETWORK,
+    REPEATABLE,
+    SECURE,
+    VARIABLES,
+    as_floats,
+    batch,
+    gradient_of,
+    private_run,
+)
 
 
 def each_gradient(examples: Batch) -> list[PyTree]:
     """The slow twin: one example after another."""
-    plain = jax.jit(mean_gradient(MODEL, cross_entropy(), augment=as_floats))
     return [
-        plain(VARIABLES, jax.tree.map(lambda x, i=i: x[i : i + 1], examples), KEY)[0]
+        _plain(VARIABLES, jax.tree.map(lambda x, i=i: x[i : i + 1], examples), KEY)[0]
         for i in range(int(examples.mask.sum()))
     ]
+
+
+_plain = jax.jit(mean_gradient(MODEL, cross_entropy(), augment=as_floats))
 
 
 def assert_close(a: PyTree, b: PyTree) -> None:
@@ -116,72 +107,28 @@ def test_masked_gradients_and_those_of_zero_add_nothing() -> None:
     assert float(trees.norm(found)) <= 1.0
 
 
-# --- batches --------------------------------------------------------------------------------------
+# --- runs ---------------------------------------------------------------------------------------
 
 
-def numbered(count: int) -> Examples:
-    images = np.zeros((count, *SHAPE), np.uint8)
-    return Examples(images, np.arange(count, dtype=np.int32), None)
-
-
-def test_every_example_is_in_a_poisson_batch_with_the_same_probability() -> None:
-    drawn = poisson_batches(numbered(50), 10, seed=0, epochs=200)
-    assert drawn.rate == 0.2
-    counts, sizes = np.zeros(50), []
-    for epoch in range(1, 201):
-        for each in drawn.epoch(epoch):
-            assert len(each.labels) == drawn.capacity
-            size = int(each.mask.sum())
-            own = each.labels[:size]
-            assert each.mask[:size].all() and len(set(own.tolist())) == size
-            counts[own] += 1
-            sizes.append(size)
-    assert max(sizes) == drawn.capacity and min(sizes) < 5
-    assert np.mean(sizes) == pytest.approx(10, rel=0.03)
-    assert np.var(sizes) == pytest.approx(50 * 0.2 * 0.8, rel=0.15)
-    assert counts / 1000 == pytest.approx(np.full(50, 0.2), abs=0.05)
-
-
-def test_poisson_batches_depend_on_seed_and_epoch_alone() -> None:
-    def labels(seed: int, epoch: int) -> list[list[int]]:
-        drawn = poisson_batches(numbered(30), 6, seed=seed, epochs=3)
-        return [each.labels[each.mask].tolist() for each in drawn.epoch(epoch)]
-
-    assert labels(1, 2) == labels(1, 2)
-    assert labels(1, 2) != labels(1, 3)
-    assert labels(1, 2) != labels(2, 2)
-
-
-# --- runs -----------------------------------------------------------------------------------------
-
-
-def private_run(**train: Any) -> config.Run:
-    settings: dict[str, Any] = {
-        "epochs": 2,
-        "batch_size": 128,
-        "optimizer": config.Sgd(learning_rate=1.0),
-        "privacy": config.Privacy(noise_multiplier=1.0, microbatch=32),
-    }
-    return config.Run(
-        data=config.Data(normalization="unit"),
-        model=NETWORK,
-        train=config.Train(**{**settings, **train}),
+@cache
+def spent_after(epochs: int) -> float:
+    count = len(load(private_run().data).train.labels)
+    return epsilon(
+        sampling_rate=128 / count,
+        noise_multiplier=1.0,
+        steps=epochs * steps_per_epoch(count, 128),
+        delta=1e-5,
     )
 
 
 def test_a_private_run_tells_its_epsilon_and_resumes_bitwise(tmp_path: Path) -> None:
-    run = private_run()
+    run = private_run(privacy=msgspec.structs.replace(REPEATABLE, epsilon=spent_after(2)))
     whole = finish(train(run, tmp_path / "whole"))
     records = read_records(tmp_path / "whole" / "metrics.jsonl")
-    spent = epsilon(
-        sampling_rate=128 / len(load(run.data).train.labels),
-        noise_multiplier=1.0,
-        steps=records[-1]["step"],
-        delta=1e-5,
-    )
-    assert whole.epsilon == records[-1]["epsilon"] == spent
-    assert records[0]["epsilon"] < records[1]["epsilon"]
-    assert whole.delta == 1e-5
+    assert whole.epsilon == records[-1]["epsilon"] == spent_after(2)
+    assert records[0]["epsilon"] == spent_after(1) < spent_after(2)
+    assert whole.delta == 1e-5 and whole.randomness == "reproducible"
+    assert whole.stopped is None  # a budget that pays for the whole run stops nothing
 
     progress = train(run, tmp_path / "parts")
     while "epsilon" not in next(progress).note:
@@ -211,3 +158,68 @@ def test_what_would_leave_unprotected_is_refused(
 def test_clipping_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="remove clip_norm"):
         private_run(clip_norm=1.0)
+
+
+def test_a_secure_run_tells_its_epsilon_and_draws_anew_when_it_goes_on(tmp_path: Path) -> None:
+    run, ends = private_run(privacy=SECURE), []
+    progress = train(run, tmp_path / "run")
+    while "epsilon" not in next(progress).note:
+        pass
+    progress.close()
+    for name in ("first", "second"):
+        shutil.copytree(tmp_path / "run", tmp_path / name)
+        ends.append(finish(train(run, tmp_path / name, resume=True)))
+    records = read_records(tmp_path / "first" / "metrics.jsonl")
+    assert ends[0].params_sha256 != ends[1].params_sha256
+    assert ends[0].epsilon == ends[1].epsilon == records[1]["epsilon"] == spent_after(2)
+    for record in records:
+        assert record["delta"] == 1e-5
+        assert record["randomness"] == ends[0].randomness == "secure"
+        assert record["not_private"] == ends[0].not_private == ["train", "validation", "test"]
+
+
+# --- budgets --------------------------------------------------------------------------------------
+
+
+def test_noise_that_is_not_given_is_what_the_budget_needs_for_the_whole_run() -> None:
+    asked = config.Privacy(epsilon=2.0, delta=1e-4)
+    terms = private_promise(private_run(privacy=asked, epochs=3), 1000).terms
+    spent = epsilon(
+        sampling_rate=0.128, noise_multiplier=terms.noise_multiplier, steps=24, delta=1e-4
+    )
+    assert 1.99 < spent <= 2.0
+    assert (terms.budget, terms.delta, terms.sampling_rate) == (2.0, 1e-4, 0.128)
+
+
+def test_noise_that_is_given_stays() -> None:
+    asked = config.Privacy(epsilon=50.0, noise_multiplier=1.5)
+    assert private_promise(private_run(privacy=asked), 1000).terms.noise_multiplier == 1.5
+
+
+def test_replacing_one_needs_more_noise_than_adding_one() -> None:
+    noises = [
+        private_promise(
+            private_run(privacy=config.Privacy(epsilon=2.0, adjacency=adjacency)), 1000
+        ).terms.noise_multiplier
+        for adjacency in ("add-remove", "replace-one")
+    ]
+    assert noises[1] > 1.2 * noises[0]
+
+
+def test_a_run_stops_before_the_epoch_that_would_pass_its_budget(tmp_path: Path) -> None:
+    budget = (spent_after(2) + spent_after(3)) / 2
+    run = private_run(privacy=msgspec.structs.replace(SECURE, epsilon=budget), epochs=9)
+    run = msgspec.structs.replace(run, checkpoint=config.Checkpoint(every=5))
+    result = finish(train(run, tmp_path / "run"))
+    assert len(read_records(tmp_path / "run" / "metrics.jsonl")) == 2
+    assert result.stopped == "budget" and result.checkpoint == 2
+    assert result.epsilon is not None and result.epsilon <= budget < spent_after(3)
+    assert finish(train(run, tmp_path / "run", resume=True)) == result
+
+
+def test_a_budget_below_one_epoch_is_refused(tmp_path: Path) -> None:
+    asked = msgspec.structs.replace(SECURE, epsilon=spent_after(1) * 0.99)
+    with pytest.raises(
+        UserError, match=r"^epsilon: expected at least .*, which the first release spends"
+    ):
+        finish(train(private_run(privacy=asked), tmp_path / "run"))
