@@ -13,8 +13,15 @@ from lepton_jax import config, metrics, trees
 from lepton_jax.metrics import Tally
 from lepton_jax.training.losses import Loss
 from lepton_jax.training.optimizers import make_optimizer
-from lepton_jax.training.step import Augment, TrainState, init_state, make_step
-from lepton_jax.typing import Batch, Classifier, PRNGKey, PyTree, Variables
+from lepton_jax.training.step import (
+    Augment,
+    Gradient,
+    TrainState,
+    init_state,
+    make_step_along,
+    mean_gradient,
+)
+from lepton_jax.typing import Classifier, PRNGKey, PyTree, Variables
 
 Count = Int32[Array, ""]
 
@@ -34,7 +41,7 @@ class Update(NamedTuple):
 
 
 ClientOptimizer = Callable[[Count], optax.GradientTransformation]
-LocalUpdate = Callable[[Variables, Batch, Count, Count, PRNGKey], Update]
+LocalUpdate = Callable[[Variables, PyTree, Count, Count, PRNGKey], Update]
 
 
 def client_optimizer(settings: config.Federated) -> ClientOptimizer:
@@ -57,6 +64,7 @@ def local_update(
     *,
     augment: Augment,
     proximal: float = 0.0,
+    gradient: Gradient | None = None,
 ) -> LocalUpdate:
     """A client's part in a round: the steps of central training, on its own examples.
 
@@ -65,19 +73,21 @@ def local_update(
       optimizer: rounds done -> the optimizer, begun anew in every round.
       loss: (logits [B,K], labels [B]) -> each example's loss [B].
       augment: (images uint8 [B,H,W,F], key) -> pixels on 0..255.
+      gradient: that each step follows; None: of the mean loss of its batch.
       proximal: mu of FedProx (Li et al., 2020), which adds mu/2 |w - w_start|^2 to the loss.
 
     Returns:
       (variables, batches [T,B,...], steps, rounds done, key) -> update. Of the T steps the first
       `steps` are taken; the others cost nothing, and like masked rows contribute exactly 0.
     """
+    along = gradient or mean_gradient(model, loss, augment=augment)
 
     def update(
-        variables: Variables, batches: Batch, steps: Count, round: Count, key: PRNGKey
+        variables: Variables, batches: PyTree, steps: Count, round: Count, key: PRNGKey
     ) -> Update:
         pull = _pull(proximal, variables.params) if proximal else optax.identity()
         tx = optax.chain(pull, optimizer(round))
-        step = make_step(model, tx, loss, augment=augment)
+        step = make_step_along(along, tx)
 
         def one(i: Count, carry: tuple[TrainState, Tally]) -> tuple[TrainState, Tally]:
             state, total = carry

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from federated.borders import Borders
+from federated.parts import make_borders
+from federated.privacy.promise import EVALUATION_FIGURES
 from federated.regions import evaluate_clients
 from federated.shards import Client, partition
 from lepton_jax import training
@@ -34,8 +37,15 @@ def federated_evaluation(
     classes = len(splits.info.classes)
     by_client = evaluate_clients(model, variables, clients, splits.train, loss, classes)
     figures = {**evaluation(model, variables, splits.test, loss), **by_client}
-    raw = ["clients", "regions", "client_percentiles"]
-    return figures if run.federated.noise is None else {**figures, "not_private": raw}
+    federated = run.federated
+    promised = federated.noise is not None or federated.example_privacy is not None
+    return {**figures, "not_private": list(EVALUATION_FIGURES)} if promised else figures
+
+
+def let_out(borders: Borders, figures: dict[str, Any]) -> dict[str, Any]:
+    """Those figures that leave their regions: what policies name, and of no client by itself."""
+    regions = borders.figures(figures["regions"])
+    return {**figures, "regions": regions, "clients": [], "client_percentiles": {}}
 
 
 def evaluate_run(folder: Path) -> dict[str, Any]:
@@ -54,5 +64,8 @@ def evaluate_run(folder: Path) -> dict[str, Any]:
     clients = partition(run.federated, splits.train, splits.info)
     model = classifier(run, splits)
     figures = federated_evaluation(run, model, saved.variables, splits, clients)
+    borders = make_borders(run.federated, clients)
+    if borders is not None:
+        figures = let_out(borders, figures)
     write_json(folder / "evaluation.json", figures)
     return figures

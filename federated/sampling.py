@@ -10,8 +10,8 @@ from federated.shards import Client
 from lepton_jax import config
 from lepton_jax.cache import take_rows
 from lepton_jax.data.splits import Examples
-from lepton_jax.privacy.accounting import Poisson
-from lepton_jax.typing import Batch
+from lepton_jax.privacy.entropy import bernoulli, secure_source
+from lepton_jax.typing import Batch, PyTree
 
 # The selection's stream must be none of the clients': their numbers count up from 0.
 _SELECTION = 2**31
@@ -23,38 +23,43 @@ class Cohort(NamedTuple):
 
     Attributes:
       ids: [C] the clients' numbers; -1 is an empty slot.
-      batches: images [C,T,B,H,W,F], labels [C,T,B], mask [C,T,B]; a client's steps come first, and
-        whatever follows them is masked.
+      batches: a `Batch` of images [C,T,B,H,W,F], labels [C,T,B], mask [C,T,B], or one with the
+        noise of each step; a client's steps come first, and whatever follows them is masked.
       weight: [C] what the client's update counts: its examples, or 1; 0 for an empty slot.
       steps: [C] how many of the T steps are the client's own; 0 for an empty slot.
     """
 
     ids: Int32[Array, "C"]
-    batches: Batch
+    batches: PyTree
     weight: Float32[Array, "C"]
     steps: Int32[Array, "C"]
 
 
 class Sampler(NamedTuple):
-    """How a round's clients are chosen, and what an accountant may conclude from it.
+    """How a round's clients are chosen.
 
     Attributes:
       sample: round -> the chosen clients' numbers, ascending, int64 [n]; n may be 0.
-      event: what the accountant composes once a round; None where no guarantee follows.
+      clients: how many there are.
       capacity: n -> how many slots [C] to lay out for n clients: few different values, since each
         one is a compilation.
+      pass_length: of cohorts that go round: the rounds between two of a client; None otherwise.
     """
 
     sample: Callable[[int], np.ndarray]
-    event: Poisson | None
+    clients: int
     capacity: Callable[[int], int]
+    pass_length: int | None = None
 
 
 def make_sampler(federated: config.Federated, seed: int) -> Sampler:
-    """The sampler that the config asks for; a round's choice depends on (seed, round) alone.
+    """The sampler that the config asks for.
 
-    `fixed` takes `clients_per_round` clients, uniformly without replacement. `poisson` takes each
-    client independently with probability clients_per_round / clients, and may take none.
+    `fixed` takes `clients_per_round` clients, uniformly without replacement; `poisson` takes each
+    client independently with probability clients_per_round / clients, and may take none; `cyclic`
+    deals all clients once into blocks of `clients_per_round`, and takes one block after another. A
+    round's choice depends on (seed, round) alone, but for Poisson sampling with secure noise on the
+    sum: who was chosen is then as secret as the noise, and comes from the system's entropy.
 
     Args:
       federated: names the sampling and its numbers.
@@ -64,22 +69,39 @@ def make_sampler(federated: config.Federated, seed: int) -> Sampler:
       The sampler.
 
     >>> sampler = make_sampler(config.Federated(clients=6, clients_per_round=3), seed=0)
-    >>> len(sampler.sample(1)), sampler.event, sampler.capacity(3)
+    >>> len(sampler.sample(1)), sampler.pass_length, sampler.capacity(3)
     (3, None, 3)
     """
     expected, clients = federated.clients_per_round, federated.clients
-    if federated.sampling == "fixed":
+    if federated.sampling == "poisson":
         return Sampler(
-            lambda round: np.sort(_rng(seed, round).choice(clients, expected, replace=False)),
-            event=None,
-            capacity=lambda n: expected,
+            _poisson(federated, seed),
+            clients,
+            capacity=lambda n: _poisson_capacity(n, expected, clients),
         )
-    rate = expected / clients
+    if federated.sampling == "cyclic":
+        length = -(-clients // expected)
+        blocks = np.split(_rng(seed, 0).permutation(clients), range(expected, clients, expected))
+        return Sampler(
+            lambda round: np.sort(blocks[(round - 1) % length]),
+            clients,
+            capacity=lambda n: expected,
+            pass_length=length,
+        )
     return Sampler(
-        lambda round: np.flatnonzero(_rng(seed, round).random(clients) < rate),
-        event=Poisson(rate),
-        capacity=lambda n: _poisson_capacity(n, expected, clients),
+        lambda round: np.sort(_rng(seed, round).choice(clients, expected, replace=False)),
+        clients,
+        capacity=lambda n: expected,
     )
+
+
+def _poisson(federated: config.Federated, seed: int) -> Callable[[int], np.ndarray]:
+    rate, clients = federated.clients_per_round / federated.clients, federated.clients
+    secret = federated.noise is not None and not isinstance(federated.noise, config.Local)
+    if not secret or federated.randomness == "reproducible":
+        return lambda round: np.flatnonzero(_rng(seed, round).random(clients) < rate)
+    source = secure_source()
+    return lambda round: np.flatnonzero(bernoulli(source, rate, clients))
 
 
 def _rng(seed: int, round: int) -> np.random.Generator:
@@ -139,12 +161,11 @@ def cohort(
     for slot, client in enumerate(chosen):
         rng = np.random.default_rng([seed, round, client.id])
         index[slot, : own[slot]] = _shuffled(rng, client.train, batch, federated.local_epochs)
-    weighs = federated.weights == "examples"
     return Cohort(
-        ids=_slots([client.id for client in chosen], shape[0], -1, np.int32),
-        batches=_gather(examples, index),
-        weight=_slots([len(c.train) if weighs else 1 for c in chosen], shape[0], 0, np.float32),
-        steps=_slots(own, shape[0], 0, np.int32),
+        ids=slots_of([client.id for client in chosen], shape[0], -1, np.int32),
+        batches=gather(examples, index),
+        weight=slots_of([_weight(c, federated) for c in chosen], shape[0], 0, np.float32),
+        steps=slots_of(own, shape[0], 0, np.int32),
     )
 
 
@@ -181,7 +202,8 @@ def _shuffled(rng: np.random.Generator, indices: np.ndarray, batch: int, epochs:
     return np.concatenate(orders).reshape(-1, batch)
 
 
-def _gather(examples: Examples, index: np.ndarray) -> Batch:
+def gather(examples: Examples, index: np.ndarray) -> Batch:
+    """The examples at `index`, of any shape; -1 is padding."""
     mask = index >= 0
     images: Any = np.zeros((*index.shape, *examples.images.shape[1:]), np.uint8)
     labels: Any = np.zeros(index.shape, np.int32)
@@ -190,5 +212,13 @@ def _gather(examples: Examples, index: np.ndarray) -> Batch:
     return Batch(images, labels, cast(Any, mask))
 
 
-def _slots(values: Sequence[int], width: int, empty: int, dtype: type) -> Any:
+def _weight(client: Client, federated: config.Federated) -> int | float:
+    if federated.weights == "uniform":
+        return 1
+    cap, count = federated.weight_cap, len(client.train)
+    return count if cap is None else min(count, cap) / cap
+
+
+def slots_of(values: Sequence[int | float], width: int, empty: int, dtype: type) -> Any:
+    """A value for each slot, `empty` for those without."""
     return np.array([*values, *[empty] * (width - len(values))], dtype)

@@ -1,43 +1,40 @@
 """Federated training, the story from a config to a result."""
 
 import json
-import math
 import statistics
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from federated.aggregate import Report
-from federated.algorithms import ServerState, rounds
-from federated.evaluate import federated_evaluation
+from federated.algorithms import FederatedAlgorithm, ServerState, rounds
+from federated.evaluate import federated_evaluation, let_out
+from federated.manifest import read_manifest
 from federated.parts import Parts, check, set_up
-from federated.sampling import Cohort, cohort, step_sizes
-from federated.shards import manifest, verify_manifest
-from lepton_jax import metrics, trees
+from federated.privacy.noise import Drawn
+from federated.records import Record, round_progress, round_record, variables_of
+from federated.sampling import Cohort, step_sizes
+from federated.shards import manifest
+from lepton_jax import trees
 from lepton_jax.checks import UserError
-from lepton_jax.config import Run
+from lepton_jax.config import Run, Secure
+from lepton_jax.training.account import Account, open_account
 from lepton_jax.training.checkpoints import Checkpoints, open_checkpoints
-from lepton_jax.training.evaluate import evaluate
 from lepton_jax.training.records import (
     METRICS,
     TIMINGS,
     append,
     go_on,
-    read_json,
     read_records,
     write_json,
     write_text,
 )
 from lepton_jax.training.runs import Clock, Progress, Result, open_run
-from lepton_jax.typing import Variables
-
-Record = dict[str, Any]
-_RAW = ["clients", "examples", "train", "stages", "bytes_up", "bytes_down"]
+from lepton_jax.typing import PRNGKey, Variables
 
 
 def simulate(
@@ -69,13 +66,14 @@ def simulate(
             return finished
         parts, state = set_up(run, target_accuracy)
         _pin_partition(parts, out / "partition.json")
+        account = open_account(parts.promise, run, out, resume=resume)
         with open_checkpoints(out / "checkpoints", keep=run.checkpoint.keep) as checkpoints:
-            state, records = _restore(parts, checkpoints, state, out)
-            if not _is_over(parts, records):
+            state, records = _restore(parts, account, checkpoints, state, out)
+            if not _is_over(parts, records, account):
                 _compile(parts, state)
             clock = Clock(began, ready=time.monotonic())
-            state, records = yield from _rounds(parts, state, records, checkpoints, out)
-        return _conclude(parts, _variables(state), records, out, clock)
+            state, records = yield from _rounds(parts, state, records, account, checkpoints, out)
+        return _conclude(parts, variables_of(state), records, account, out, clock)
 
 
 def _pin_partition(parts: Parts, path: Path) -> None:
@@ -86,8 +84,7 @@ def _pin_partition(parts: Parts, path: Path) -> None:
     if not path.exists():
         write_text(path, json.dumps(found) + "\n")
         return
-    before = read_json(path)
-    verify_manifest(before)
+    before = read_manifest(path)
     if before["sha256"] != found["sha256"]:
         raise UserError(
             str(path),
@@ -101,60 +98,84 @@ def _pin_partition(parts: Parts, path: Path) -> None:
 
 
 def _rounds(
-    parts: Parts, state: ServerState, records: list[Record], checkpoints: Checkpoints, out: Path
+    parts: Parts,
+    state: ServerState,
+    records: list[Record],
+    account: Account,
+    checkpoints: Checkpoints,
+    out: Path,
 ) -> Generator[Progress, None, tuple[ServerState, list[Record]]]:
-    """Trains until the last round or the target.
+    """Trains until the last round, the target, or the end of the budget.
 
-    A round's record is on disk before its checkpoint is: whatever a kill leaves, the records up to
-    the newest checkpoint are there, and those after it can be told by their number.
+    A round is charged before it is made. Its record is on disk before its checkpoint is: whatever a
+    kill leaves, the records up to the newest checkpoint are there, and those after it can be told
+    by their number.
     """
     run, saved = parts.run, len(records)
-    over = _is_over(parts, records)
+    over = _is_over(parts, records, account)
     todo = [] if over else range(len(records) + 1, run.federated.rounds + 1)
-    cohorts = (_cohort(parts, parts.sampler.sample(number), number) for number in todo)
+    cohorts = (parts.cohort(_chosen(parts, number, account), number, None) for number in todo)
+    algorithm = _charged(parts, account)
     began = time.monotonic()
-    for number, now, report in rounds(parts.algorithm, state, cohorts, parts.key):
+    for number, now, report in rounds(algorithm, state, cohorts, parts.key, parts.sources):
         state, report = now, jax.device_get(report)
         seconds = time.monotonic() - began
         _refuse_divergence(state, number, saved)
-        record = _record(parts, state, report, number)
+        record = round_record(parts, state, report, number, account)
         records = [*records, record]
         append(out / METRICS, record)
         rate = int(report.tally.count) / seconds
         append(out / TIMINGS, {"round": number, "seconds": seconds, "images_per_second": rate})
-        if number % run.checkpoint.every == 0 or _is_over(parts, records):
-            checkpoints.save(number, state._asdict(), {"round": number}, None)
+        over = _is_over(parts, records, account)
+        if number % run.checkpoint.every == 0 or over:
+            checkpoints.save(number, state._asdict(), {"round": number, **account.marks()}, None)
             saved = number
-        yield _progress(parts, record, rate)
-        if _is_over(parts, records):
+        yield round_progress(parts, record, rate)
+        if over:
             break
         began = time.monotonic()
     return state, records
 
 
-def _cohort(parts: Parts, ids: np.ndarray, round: int, steps: int | None = None) -> Cohort:
-    laid = cohort(
-        parts.clients,
-        ids,
-        parts.splits.train,
-        parts.run.federated,
-        seed=parts.run.seed,
-        round=round,
-        slots=parts.sampler.capacity(len(ids)),
-        steps=steps,
-    )
-    return parts.over.lay(laid)
+def _chosen(parts: Parts, number: int, account: Account) -> np.ndarray:
+    """The round's clients, less those of regions that have stopped."""
+    ids = parts.sampler.sample(number)
+    if parts.borders is None:
+        return ids
+    return ids[parts.borders.open_to(account.after(number))[ids]]
+
+
+def _charged(parts: Parts, account: Account) -> FederatedAlgorithm:
+    """The run's algorithm, but that each round is charged before it is made."""
+    algorithm = parts.algorithm
+
+    def apply(
+        state: ServerState, cohort: Cohort, key: PRNGKey, drawn: Drawn
+    ) -> tuple[ServerState, Report]:
+        number = int(state.round) + 1
+        if parts.borders is not None:
+            # The expected number is of the regions that go on, and as public as they are.
+            open_to = parts.borders.open_to(account.after(number))
+            drawn = drawn._replace(expected=drawn.expected * np.float32(np.mean(open_to)))
+        account.charge(number)
+        return algorithm.apply(state, cohort, key, drawn)
+
+    return parts.algorithm._replace(apply=apply)
 
 
 def _compile(parts: Parts, state: ServerState) -> None:
     """Compiles the round ahead of the first, whose clock then counts training alone.
 
-    A cohort of nobody takes no steps, and what it leads to is thrown away.
+    A cohort of nobody takes no steps, and what it leads to is thrown away. Where a protocol sums,
+    there is no such thing as a round that doesn't count.
     """
+    if parts.borders is not None or isinstance(parts.run.federated.channel, Secure):
+        return
     image = parts.splits.train.images[0]
     for steps in step_sizes(parts.clients, parts.run.federated, image.nbytes):
-        nobody = _cohort(parts, np.zeros(0, np.int64), 0, steps)
-        jax.block_until_ready(parts.algorithm.apply(_copy(state), nobody, parts.key))
+        nobody = parts.cohort(np.zeros(0, np.int64), 0, steps)
+        drawn = parts.algorithm.draw(state, parts.sources(0), nobody)
+        jax.block_until_ready(parts.algorithm.apply(_copy(state), nobody, parts.key, drawn))
 
 
 def _copy(state: ServerState) -> ServerState:
@@ -173,45 +194,13 @@ def _refuse_divergence(state: ServerState, number: int, saved: int) -> None:
         )
 
 
-def _record(parts: Parts, state: ServerState, report: Report, number: int) -> Record:
-    """The round's line in metrics.jsonl: nothing in it depends on the clock."""
-    federated, clients = parts.run.federated, int(report.clients)
-    model_bytes = trees.nbytes(state.params) + trees.nbytes(state.stats)
-    record: Record = {
-        "round": number,
-        "clients": clients,
-        "examples": int(report.tally.count),
-        "train": _figures(report.tally),
-        # Down goes the model; up come an update of the same size and its weight, a float32.
-        "bytes_up": clients * (model_bytes + 4),
-        "bytes_down": clients * model_bytes,
-    }
-    if federated.stages:
-        record["stages"] = [jax.tree.map(int, counts) for counts in report.counts]
-    if number % federated.evaluate_every == 0 or number == federated.rounds:
-        record["test"] = _figures(
-            evaluate(parts.model, _variables(state), parts.splits.test, parts.loss)
-        )
-    if parts.epsilon is not None:
-        record |= {"epsilon": parts.epsilon(number), "not_private": _RAW}
-    return record
-
-
-def _figures(sums: metrics.Tally | metrics.Metrics) -> dict[str, float | None]:
-    """Loss and accuracy; None of no examples, and where a client that was discarded diverged."""
-    figures = metrics.result(sums)
-    loss = figures["loss"]
-    known = loss is not None and math.isfinite(loss)
-    return {"loss": loss if known else None, "accuracy": figures["accuracy"]}
-
-
-def _variables(state: ServerState) -> Variables:
-    """The model, on one device: every other one would only compute the same."""
-    return jax.device_put(Variables(state.params, state.stats), jax.local_devices()[0])
-
-
-def _is_over(parts: Parts, records: list[Record]) -> bool:
-    return len(records) >= parts.run.federated.rounds or _reached(parts, records[-1:]) is not None
+def _is_over(parts: Parts, records: list[Record], account: Account) -> bool:
+    done = len(records) >= parts.run.federated.rounds
+    if done or _reached(parts, records[-1:]) is not None or not account.affords(len(records) + 1):
+        return True
+    if parts.borders is None:
+        return False
+    return not parts.borders.open_to(account.after(len(records) + 1)).any()
 
 
 def _reached(parts: Parts, records: list[Record]) -> int | None:
@@ -223,37 +212,35 @@ def _reached(parts: Parts, records: list[Record]) -> int | None:
     return next(good, None)
 
 
-def _progress(parts: Parts, record: Record, images_per_second: float) -> Progress:
-    train = {name: math.nan if x is None else x for name, x in record["train"].items()}
-    notes = [f"test {record['test']['accuracy']:.4f}"] if "test" in record else []
-    notes += [f"epsilon {record['epsilon']:.3f}"] if "epsilon" in record else []
-    done, total = record["round"], parts.run.federated.rounds
-    return Progress(
-        done, total, "round", train["loss"], train["accuracy"], images_per_second, ", ".join(notes)
-    )
-
-
 # --- beginning again, and the end -----------------------------------------------------------------
 
 
 def _restore(
-    parts: Parts, checkpoints: Checkpoints, state: ServerState, out: Path
+    parts: Parts, account: Account, checkpoints: Checkpoints, state: ServerState, out: Path
 ) -> tuple[ServerState, list[Record]]:
     """The state and records to go on from: those of the newest good checkpoint, else the first."""
     restored = checkpoints.restore_latest(state._asdict())
     records = go_on(out, "round", 0 if restored is None else restored[0])
     if restored is not None:
+        account.check(out / "checkpoints" / str(restored[0]), restored[2])
         on_host = jax.tree.map(np.asarray, ServerState(**restored[1]))
         state = parts.over.place(jax.tree.map(jnp.asarray, on_host))
     return state, records
 
 
 def _conclude(
-    parts: Parts, variables: Variables, records: list[Record], out: Path, clock: Clock
+    parts: Parts,
+    variables: Variables,
+    records: list[Record],
+    account: Account,
+    out: Path,
+    clock: Clock,
 ) -> Result:
     """Evaluates the final model; result.json comes last and says that the run is finished."""
     run = parts.run
     figures = federated_evaluation(run, parts.model, variables, parts.splits, parts.clients)
+    if parts.borders is not None:
+        figures = let_out(parts.borders, figures)
     write_json(out / "evaluation.json", figures)
     rates = [record["images_per_second"] for record in read_records(out / TIMINGS)]
     result = Result(
@@ -267,9 +254,9 @@ def _conclude(
         images_per_second=statistics.median(rates) if rates else 0.0,
         params_sha256=trees.sha256(variables),
         seconds_to_first_step=clock.ready - clock.began,
-        epsilon=None if parts.epsilon is None else parts.epsilon(len(records)),
-        delta=None if parts.epsilon is None else run.federated.delta,
         rounds_to_target=_reached(parts, records),
+        **account.result(),
     )
+    account.close("simulate", result.params_sha256, figures)
     write_json(out / "result.json", result.to_json())
     return result

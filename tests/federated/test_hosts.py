@@ -4,9 +4,15 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
+
+from federated.parts import check
+from lepton_jax import config
+from lepton_jax.checks import UserError
 
 SCRIPT = """
 import sys
@@ -71,3 +77,33 @@ def test_several_processes_compute_what_one_does(processes: int, tmp_path: Path)
         assert together.files == alone.files
         for name in alone.files:
             np.testing.assert_allclose(together[name], alone[name], rtol=1e-5, atol=1e-6)
+
+
+NOISED = {"noise": config.Gaussian(multiplier=1.0), "sampling": "poisson"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "got"),
+    [
+        (NOISED, "secure noise"),
+        ({"channel": config.Secure()}, "secure sums"),
+        (NOISED | {"randomness": "reproducible"}, None),
+        ({}, None),
+    ],
+)
+def test_what_each_process_would_draw_for_itself_is_refused_over_several(
+    changes: dict[str, Any], got: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federated = config.Federated(stages=(config.Clip(max_norm=0.5),), weights="uniform", **changes)
+    run = config.Run(
+        data=config.Data(normalization="unit"),
+        model=config.Model(norm="group"),
+        federated=federated,
+    )
+    check(run, None)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    if got is None:
+        check(run, None)
+        return
+    with pytest.raises(UserError, match=rf"^federated: .*, got {got}; run it in one process$"):
+        check(run, None)

@@ -40,6 +40,22 @@ def test_scan_vmap_and_shard_mean_the_same(
     tiny.close(total(kind, laid), expected)
 
 
+@pytest.mark.parametrize("clients", [1, 3, 4, 6])
+@pytest.mark.parametrize("kind", ["scan", "vmap", "shard"])
+def test_each_client_s_own_comes_out_in_its_place(
+    kind: Kind, clients: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(over_module, "_CHUNK", 4)
+    laid = tiny.make_cohort(9, 2, 5, 7, 3, 6, ids=list(range(clients)))
+    over = make_over(kind)
+    shared = over.place(jnp.float32(0.5))
+    found = jax.jit(lambda s, c: over.each(work, s, c))(shared, laid)
+    each = [jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), laid) for i in range(clients)]
+    expected = jax.tree.map(lambda *x: np.stack(x), *(work(jnp.float32(0.5), c) for c in each))
+    tiny.close(found, expected)
+    assert jax.tree.map(jnp.shape, found) == {x: (clients,) for x in found}
+
+
 @pytest.mark.parametrize("devices", [1, 2, 3, 4])
 @pytest.mark.parametrize("slots", [6, 9])
 def test_balancing_deals_each_client_once_and_evenly(devices: int, slots: int) -> None:

@@ -1,6 +1,7 @@
 """Who is chosen, how often, and that a cohort holds exactly what it should."""
 
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from federated.sampling import Cohort, cohort, make_sampler
 from federated.shards import Client
 from lepton_jax import config
 from lepton_jax.data.splits import Examples
-from lepton_jax.privacy.accounting import Poisson
 
 
 def federated(**changes: Any) -> config.Federated:
@@ -42,7 +42,7 @@ def test_fixed_takes_so_many_without_repeats_and_each_as_often() -> None:
     times = np.bincount(np.concatenate(rounds), minlength=20)
     # 500 expected, with a deviation of sqrt(2000 * 1/4 * 3/4) = 19.4.
     assert np.abs(times - 500).max() < 4 * 19.4
-    assert sampler.event is None
+    assert (sampler.clients, sampler.pass_length) == (20, None)
 
 
 def test_poisson_takes_each_independently() -> None:
@@ -54,7 +54,7 @@ def test_poisson_takes_each_independently() -> None:
     assert chosen.sum(axis=1).var() == pytest.approx(20 * 0.25 * 0.75, rel=0.15)
     correlation = np.corrcoef(chosen.T) - np.eye(20)
     assert np.abs(correlation).max() < 5 / np.sqrt(2000)
-    assert sampler.event == Poisson(0.25)
+    assert (sampler.clients, sampler.pass_length) == (20, None)
 
 
 def test_poisson_may_take_none_and_all() -> None:
@@ -62,6 +62,77 @@ def test_poisson_may_take_none_and_all() -> None:
     assert {0, 1, 2, 3} == {len(one.sample(round)) for round in range(200)}
     all_of_them = make_sampler(federated(clients_per_round=20, sampling="poisson"), seed=0)
     assert all_of_them.sample(0).tolist() == list(range(20))
+
+
+@pytest.mark.parametrize(("clients", "expected"), [(20, 5), (20, 6), (7, 3), (5, 5), (4, 1)])
+def test_cyclic_deals_each_client_once_a_pass_and_goes_round(clients: int, expected: int) -> None:
+    asked = federated(clients=clients, clients_per_round=expected, sampling="cyclic")
+    sampler = make_sampler(asked, seed=0)
+    length = -(-clients // expected)
+    assert sampler.pass_length == length
+    rounds = [sampler.sample(round).tolist() for round in range(1, 3 * length + 1)]
+    assert all(ids == sorted(ids) for ids in rounds)
+    one_pass = rounds[:length]
+    assert sorted(chain.from_iterable(one_pass)) == list(range(clients))
+    assert rounds == 3 * one_pass
+    short = clients % expected or expected
+    assert [len(ids) for ids in one_pass] == [expected] * (length - 1) + [short]
+    # Any two of a client's rounds are a whole pass apart, wherever one begins to count.
+    for begin in range(2 * length):
+        assert len(set(chain.from_iterable(rounds[begin : begin + length]))) == clients
+    assert {sampler.capacity(len(ids)) for ids in rounds} == {expected}
+
+
+def test_cyclic_blocks_depend_on_the_seed_alone() -> None:
+    def passes(seed: int) -> list[list[int]]:
+        sampler = make_sampler(federated(sampling="cyclic"), seed)
+        return [sampler.sample(round).tolist() for round in (4, 1, 3, 2)]
+
+    assert passes(0) == passes(0) != passes(1)
+
+
+SECRET: dict[str, Any] = {
+    "sampling": "poisson",
+    "noise": config.Gaussian(multiplier=1.0),
+    "stages": (config.Clip(max_norm=1.0),),
+    "weights": "uniform",
+}
+
+
+def test_secret_poisson_takes_each_independently_at_the_rate() -> None:
+    sampler = make_sampler(federated(**SECRET), seed=0)
+    chosen = np.array([np.isin(np.arange(20), sampler.sample(1)) for _ in range(2000)])
+    assert np.abs(chosen.sum(axis=0) - 500).max() < 5 * 19.4
+    assert chosen.sum(axis=1).var() == pytest.approx(20 * 0.25 * 0.75, rel=0.15)
+    assert np.abs(np.corrcoef(chosen.T) - np.eye(20)).max() < 5 / np.sqrt(2000)
+
+
+def test_secret_poisson_may_take_none_and_all() -> None:
+    few = make_sampler(federated(clients=3, clients_per_round=1, **SECRET), seed=0)
+    assert {0, 1, 2, 3} == {len(few.sample(round)) for round in range(400)}
+    everybody = make_sampler(federated(clients_per_round=20, **SECRET), seed=0)
+    assert everybody.sample(1).tolist() == list(range(20))
+
+
+def choices_of(seed: int, **changes: Any) -> list[list[int]]:
+    sampler = make_sampler(federated(**{**SECRET, **changes}), seed)
+    return [sampler.sample(round).tolist() for round in range(30)]
+
+
+def test_who_is_chosen_follows_from_no_seed_where_noise_is_secret() -> None:
+    assert choices_of(0) != choices_of(0)
+    sampler = make_sampler(federated(**SECRET), 0)
+    assert [sampler.sample(1).tolist() for _ in range(30)] != [sampler.sample(1).tolist()] * 30
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"randomness": "reproducible"}, {"noise": config.Local(multiplier=1.0)}, {"noise": None}],
+)
+def test_who_is_chosen_follows_from_the_seed_where_it_need_not_be_secret(
+    changes: dict[str, Any],
+) -> None:
+    assert choices_of(0, **changes) == choices_of(0, **changes) != choices_of(1, **changes)
 
 
 @settings(deadline=None)
@@ -155,6 +226,14 @@ def test_a_cohort_s_arrays_have_the_types_of_its_fields() -> None:
 def test_weights(weights: str, expected: list[float]) -> None:
     clients, examples = toy(7, 3)
     assert lay(clients, [1, 0], examples, weights=weights).weight.tolist() == expected
+
+
+def test_with_a_cap_no_client_counts_more_than_1() -> None:
+    clients, examples = toy(7, 3, 5, 400)
+    asked = {**SECRET, "weights": "examples", "weight_cap": 5}
+    assert lay(clients, [0, 1, 2, 3], examples, **asked).weight.tolist() == pytest.approx(
+        [1.0, 0.6, 1.0, 1.0]
+    )
 
 
 def test_empty_slots_weigh_nothing_and_step_nowhere() -> None:

@@ -13,12 +13,10 @@ from federated import evaluate_run, simulate
 from federated.shards import verify_manifest
 from lepton_jax import config, trees
 from lepton_jax.checks import UserError
-from lepton_jax.data.splits import DatasetInfo, Splits
 from lepton_jax.privacy.accounting import epsilon
 from lepton_jax.training import Progress, Result, finish, load_run
 from lepton_jax.training.checkpoints import finished, restore_raw
 from lepton_jax.training.records import read_json, read_records
-from lepton_jax.typing import Classifier
 from tests.federated import tiny
 
 MODEL_BYTES = 4 * (6 * tiny.CLASSES + tiny.CLASSES)
@@ -28,6 +26,7 @@ PRIVATE: dict[str, Any] = {
     "weights": "uniform",
     "sampling": "poisson",
     "clients_per_round": 1,
+    "randomness": "reproducible",
 }
 SETTINGS: dict[str, Any] = {
     "rounds": 4,
@@ -46,38 +45,25 @@ SETTINGS: dict[str, Any] = {
 def make_run(**changes: Any) -> config.Run:
     return config.Run(
         name="tiny",
+        data=config.Data(normalization="unit"),
         model=config.Model(norm="group"),
         federated=config.Federated(**{**SETTINGS, **changes}),
     )
 
 
-def replaced_by(model: Classifier, data_seed: int = 0) -> Iterator[None]:
-    """Puts a tiny model and tiny data where the config's would be."""
-    info = DatasetInfo("tiny", ("a", "b", "c", "d"), (), (0.0,), (1.0,))
-    train, nothing, test = (tiny.make_examples(n, data_seed + n) for n in (60, 0, 30))
-    splits = Splits(train, nothing, test, info)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("parts", "evaluate"):
-            module = importlib.import_module(f"federated.{name}")
-            patch.setattr(module, "load", lambda data: splits)
-        patch.setattr(importlib.import_module("federated.parts"), "build", lambda *a, **k: model)
-        patch.setattr(importlib.import_module("federated.evaluate"), "classifier", lambda *a: model)
-        yield
-
-
 @pytest.fixture(scope="module", autouse=True)
 def replaced() -> Iterator[None]:
-    yield from replaced_by(tiny.make_model())
+    yield from tiny.replaced_by(tiny.make_model())
 
 
 @pytest.fixture
 def statistics() -> Iterator[None]:
-    yield from replaced_by(tiny.make_model(statistics=True))
+    yield from tiny.replaced_by(tiny.make_model(statistics=True))
 
 
 @pytest.fixture
 def other_data() -> Iterator[None]:
-    yield from replaced_by(tiny.make_model(), data_seed=1)
+    yield from tiny.replaced_by(tiny.make_model(), data_seed=1)
 
 
 class Whole(NamedTuple):
@@ -292,5 +278,7 @@ def test_a_target_out_of_range_is_refused(target: float, tmp_path: Path) -> None
 
 def test_noise_too_small_for_a_finite_epsilon_is_refused(tmp_path: Path) -> None:
     run = make_run(**{**PRIVATE, "noise": config.Gaussian(multiplier=1e-4)})
-    with pytest.raises(UserError, match=r"^federated\.noise\.multiplier: expected noise that"):
+    with pytest.raises(
+        UserError, match=r"^noise multiplier: expected one that keeps epsilon finite"
+    ):
         finish(simulate(run, tmp_path / "run"))

@@ -138,7 +138,7 @@ def test_a_chain_applies_its_stages_in_order_and_each_keeps_its_own_state() -> N
             name,
             init=lambda params: jnp.float32(factor),
             encode=lambda state, update: (jax.tree.map(lambda x: x * state, update), {"n": 1}),
-            advance=lambda state, counts: state + counts["n"],
+            decode=lambda state, mean, came: (jax.tree.map(lambda x: x / state, mean), state + 1),
             bound=lambda bound: bound * factor,
         )
 
@@ -146,7 +146,10 @@ def test_a_chain_applies_its_stages_in_order_and_each_keeps_its_own_state() -> N
     state = both.init(tree(0.0))
     out, counts = both.encode(state, tree(1.0, 0.0))
     assert float(out["a"][0]) == pytest.approx(3.0, rel=1e-5)
-    assert [float(x) for x in jax.tree.leaves(both.advance(state, counts))] == [3.0, 4.0]
+    assert counts[0] == counts[2] == {"n": 1}
+    back, advanced = both.decode(state, out, tree(1.0, 0.0))
+    assert float(back["a"][0]) == pytest.approx(0.5, rel=1e-5)
+    assert [float(x) for x in jax.tree.leaves(advanced)] == [3.0, 4.0]
     assert both.bound(math.inf) == 3.0
     assert both.name == "chain [twice, clip, thrice]"
 

@@ -1,15 +1,18 @@
 """A model of one dense layer, and clients of any size: what the tests of a round share."""
 
+import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from federated.sampling import Cohort, cohort
 from federated.shards import Client
 from lepton_jax import config
-from lepton_jax.data.splits import Examples
+from lepton_jax.data.splits import DatasetInfo, Examples, Splits
 from lepton_jax.training.losses import cross_entropy
 from lepton_jax.typing import Batch, Classifier, Mask, Pixels, PRNGKey, PyTree, Variables
 
@@ -95,3 +98,17 @@ def close(a: PyTree, b: PyTree, tolerance: float = 1e-6) -> None:
 def same(a: PyTree, b: PyTree) -> None:
     """Fails where two trees differ in any bit."""
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y, strict=True), a, b)
+
+
+def replaced_by(model: Classifier, data_seed: int = 0) -> Iterator[None]:
+    """Puts a tiny model and tiny data where the config's would be."""
+    info = DatasetInfo("tiny", ("a", "b", "c", "d"), (), (0.0,), (1.0,))
+    train, nothing, test = (make_examples(n, data_seed + n) for n in (60, 0, 30))
+    splits = Splits(train, nothing, test, info)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("parts", "evaluate"):
+            module = importlib.import_module(f"federated.{name}")
+            patch.setattr(module, "load", lambda data: splits)
+        patch.setattr(importlib.import_module("federated.parts"), "build", lambda *a, **k: model)
+        patch.setattr(importlib.import_module("federated.evaluate"), "classifier", lambda *a: model)
+        yield
