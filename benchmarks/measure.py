@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from benchmarks.sides import Runner, Side, started
+from benchmarks.sides import Runner, Side, Turn, started
 
 _REST_S = 0.3  # threads of the side before may still be spinning
 
@@ -20,6 +20,7 @@ class Outcome(NamedTuple):
       peak_rss: bytes, of its process and their children.
       accuracy: on the test images after all rounds; None where nothing is learned.
       versions: of the packages measured.
+      processor_seconds: of each repetition, by the process' own clock; () where it wasn't read.
     """
 
     side: Side
@@ -27,6 +28,7 @@ class Outcome(NamedTuple):
     peak_rss: int
     accuracy: float | None
     versions: dict[str, str]
+    processor_seconds: tuple[float, ...] = ()
 
 
 def take_turns(sides: Sequence[Side], repetitions: int) -> list[Outcome]:
@@ -45,13 +47,13 @@ def take_turns(sides: Sequence[Side], repetitions: int) -> list[Outcome]:
             say(f"{side.key}: starting")
             runners.append(stack.enter_context(started(side)))
             runners[-1].go(1)
-        seconds: list[list[float]] = [[] for _ in sides]
+        taken: list[list[Turn]] = [[] for _ in sides]
         for repetition in range(1, repetitions + 1):
-            for runner, own in zip(runners, seconds, strict=True):
+            for runner, own in zip(runners, taken, strict=True):
                 time.sleep(_REST_S)
                 own.append(runner.go(runner.side.rounds))
-                say(f"{runner.side.key}: repetition {repetition}, {own[-1]:.2f} s")
-        return [_outcome(runner, own) for runner, own in zip(runners, seconds, strict=True)]
+                say(f"{runner.side.key}: repetition {repetition}, {own[-1].seconds:.2f} s")
+        return [_outcome(runner, own) for runner, own in zip(runners, taken, strict=True)]
 
 
 def rehearse(side: Side) -> None:
@@ -66,6 +68,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _outcome(runner: Runner, seconds: Sequence[float]) -> Outcome:
+def _outcome(runner: Runner, turns: Sequence[Turn]) -> Outcome:
     peak = runner.peak.bytes  # before the test images come in
-    return Outcome(runner.side, tuple(seconds), peak, runner.accuracy(), runner.versions)
+    wall, processor = zip(*turns, strict=True)
+    return Outcome(runner.side, wall, peak, runner.accuracy(), runner.versions, processor)

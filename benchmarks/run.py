@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
-from benchmarks import special, table
+from benchmarks import secure, special, table
 from benchmarks.job import images, write_job
 from benchmarks.measure import rehearse, say, take_turns
 from benchmarks.result import OURS, make_result
@@ -46,6 +46,10 @@ def measure(name: str, chosen: tuple[str, ...], repetitions: int) -> dict[str, A
             return special.clients(repetitions)
         case "roofline":
             return special.roofline(repetitions)
+        case "secure-aggregation" | "secure-aggregation-dropouts":
+            return secure.secure_sums(name, chosen, repetitions)
+        case "secure-aggregation-large":
+            return secure.large_sums(repetitions)
     return contest(find(name), chosen, repetitions)
 
 

@@ -40,6 +40,7 @@ class Side(NamedTuple):
       work: of a repetition, in images, or in GFLOP where that is asked for.
       label: what the results call it; unset, its name.
       environment: variables besides those of this process.
+      runner: the module in `benchmarks.peers`; unset, that of its name.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Side(NamedTuple):
     work: float
     label: str = ""
     environment: Mapping[str, str] = {}
+    runner: str = ""
 
     @property
     def group(self) -> str:
@@ -59,6 +61,13 @@ class Side(NamedTuple):
     def key(self) -> str:
         """What its own numbers stand under."""
         return "-".join(filter(None, (self.group, self.variant)))
+
+
+class Turn(NamedTuple):
+    """How long a turn took: by the wall's clock, and by the processors' without the children's."""
+
+    seconds: float
+    processor_seconds: float
 
 
 class Runner(NamedTuple):
@@ -76,10 +85,10 @@ class Runner(NamedTuple):
     peak: Peak
     versions: dict[str, str]
 
-    def go(self, rounds: int) -> float:
-        """The seconds that so many rounds take; its memory is watched meanwhile."""
+    def go(self, rounds: int) -> Turn:
+        """The time that so many rounds take; its memory is watched meanwhile."""
         with watched(self.peak):
-            return float(_ask(self.process, self.side, {"do": "go", "rounds": rounds})["seconds"])
+            return Turn(**_ask(self.process, self.side, {"do": "go", "rounds": rounds}))
 
     def accuracy(self) -> float | None:
         """Of what it has learned, on the test images."""
@@ -118,7 +127,7 @@ def environment_folder(name: str) -> Path:
 @contextmanager
 def started(side: Side) -> Iterator[Runner]:
     """Starts a runner, waits until it is ready and, in the end, sees it off."""
-    command = [str(python_of(side.name)), "-m", f"benchmarks.peers.{side.name}"]
+    command = [str(python_of(side.name)), "-m", f"benchmarks.peers.{side.runner or side.name}"]
     command += [str(side.folder), *filter(None, [side.variant])]
     environment = {**os.environ, **_QUIET, "PYTHONPATH": str(_ROOT), **side.environment}
     process = subprocess.Popen(

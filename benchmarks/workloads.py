@@ -6,7 +6,7 @@ from lepton_jax import config
 from lepton_jax.checks import UserError, suggestion
 
 Kind = Literal["federated", "central", "private", "inference", "matmul"]
-PEERS = ("torch", "pfl", "flower", "fedjax", "keras", "opacus")
+PEERS = ("torch", "pfl", "flower", "fedjax", "keras", "opacus", "secaggplus")
 FEDERATED_PEERS = ("torch", "pfl", "flower", "fedjax")
 
 
@@ -115,13 +115,14 @@ def _central(name: str, batch: int, steps: int, *peers: str) -> Workload:
     return Workload(f"central-{name}-{batch}", "central", run, ("torch", *peers), 1, steps)
 
 
-def _private(name: str, batch: int, steps: int) -> Workload:
-    privacy = config.Privacy(noise_multiplier=1.1, clip_norm=1.0)
+def _private(name: str, randomness: config.Randomness, *peers: str) -> Workload:
+    model, batch, steps = "keras_cnn", 256, 60
+    privacy = config.Privacy(noise_multiplier=1.1, clip_norm=1.0, randomness=randomness)
     train = config.Train(
         batch_size=batch, optimizer=config.Sgd(learning_rate=0.25), privacy=privacy
     )
-    run = config.Run(name=name, data=_data(name), model=_model(name), train=train)
-    return Workload("dp-sgd", "private", run, ("opacus",), 1, steps)
+    run = config.Run(name=model, data=_data(model), model=_model(model), train=train)
+    return Workload(name, "private", run, peers, 1, steps)
 
 
 def _inference(name: str) -> Workload:
@@ -154,7 +155,9 @@ WORKLOADS = (
     _central("resnet20", 32, 200),
     _central("resnet20", 128, 50),
     _central("resnet18", 128, 6),
-    _private("keras_cnn", 256, 60),
+    # As Opacus draws them by default: batches and noise by a seed.
+    _private("dp-sgd", "reproducible", "opacus"),
+    _private("dp-sgd-secure", "secure"),
     _inference("keras_cnn"),
     _inference("resnet8"),
     # Too small to measure anything by: whether a peer's environment works at all.
@@ -165,4 +168,7 @@ SPECIAL: dict[str, tuple[str, ...]] = {
     "cold-start": ("torch", "keras"),
     "clients": (),
     "roofline": (),
+    "secure-aggregation": ("secaggplus",),
+    "secure-aggregation-dropouts": ("secaggplus",),
+    "secure-aggregation-large": (),
 }

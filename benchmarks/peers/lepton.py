@@ -1,7 +1,7 @@
 """lepton-jax' own runner, through the functions that its verbs use."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from federated.shards import Client
 from lepton_jax import metrics
 from lepton_jax.config import Run
 from lepton_jax.data.augment import augmenter
-from lepton_jax.data.batches import epoch_batches, poisson_batches
+from lepton_jax.data.batches import epoch_batches
 from lepton_jax.data.load import load
 from lepton_jax.data.splits import Examples, Splits
 from lepton_jax.startup import start_jax
@@ -34,8 +34,10 @@ from lepton_jax.training.evaluate import classifier, evaluate, predict
 from lepton_jax.training.loop import fit
 from lepton_jax.training.losses import make_loss
 from lepton_jax.training.optimizers import make_optimizer, make_schedule
-from lepton_jax.training.private import private_gradient
+from lepton_jax.training.private import private_terms
+from lepton_jax.training.private_run import private_way
 from lepton_jax.training.step import (
+    Batches,
     Gradient,
     evaluated,
     init_state,
@@ -114,14 +116,10 @@ def private(job: Job) -> tuple[Advance, Accuracy]:
     run = _run(job)
     splits = load(run.data)
     model = classifier(run, splits)
-    augment, size = augmenter(run.data.augment), run.train.batch_size
-    settings = run.train.privacy
-    assert settings is not None
-    gradient = private_gradient(
-        model, make_loss(run.loss), settings, augment=augment, batch_size=size
-    )
-    drawn = poisson_batches(splits.train, size, seed=run.seed, epochs=100)
-    return _steps(job, run, splits, model, gradient, drawn.epoch)
+    terms = private_terms(run, len(splits.train.labels))
+    loss, augment = make_loss(run.loss), augmenter(run.data.augment)
+    gradient, epoch = private_way(run, terms, splits.train, model, loss, augment)
+    return _steps(job, run, splits, model, gradient, epoch)
 
 
 def _steps(
@@ -130,7 +128,7 @@ def _steps(
     splits: Splits,
     model: Classifier,
     gradient: Gradient,
-    epoch: Callable[[int], Iterator[Batch]],
+    epoch: Batches,
 ) -> tuple[Advance, Accuracy]:
     tx = make_optimizer(run.train.optimizer, learning_rate=make_schedule(run.train, job.steps))
     purpose = keys(jax.random.key(run.seed), "init", "train")

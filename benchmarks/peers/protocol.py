@@ -75,9 +75,9 @@ class Job(NamedTuple):
 
 def read_job(folder: Path) -> Job:
     """The job in a folder, as `benchmarks.job` wrote it."""
-    arrays = dict(np.load(folder / PLAN))
+    arrays = dict(np.load(folder / PLAN, allow_pickle=False))
     for name in IMAGES:
-        arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
+        arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
     return Job(**json.loads((folder / SETTINGS).read_text()), **arrays)
 
 
@@ -111,8 +111,8 @@ def open_line() -> Line:
 def turns(line: Line, packages: tuple[str, ...], accuracy: Accuracy) -> Iterator[range]:
     """Yields the numbers of the rounds to do, each time that it is the runner's turn.
 
-    The clock runs from the order until the next range is asked for: do the rounds, wait for the
-    device, and only then go on.
+    The clocks, the wall's and the process' own, run from the order until the next range is asked
+    for: do the rounds, wait for the device, and only then go on.
 
     Args:
       line: to whoever measures.
@@ -125,10 +125,14 @@ def turns(line: Line, packages: tuple[str, ...], accuracy: Accuracy) -> Iterator
         if order["do"] == "accuracy":
             line.write({"accuracy": accuracy()})
             continue
-        began = time.perf_counter()
+        began = _clocks()
         yield range(done + 1, done + 1 + order["rounds"])
-        line.write({"seconds": time.perf_counter() - began})
+        line.write({name: now - began[name] for name, now in _clocks().items()})
         done += order["rounds"]
+
+
+def _clocks() -> dict[str, float]:
+    return {"seconds": time.perf_counter(), "processor_seconds": time.process_time()}
 
 
 def serve(line: Line, packages: tuple[str, ...], advance: Advance, accuracy: Accuracy) -> None:

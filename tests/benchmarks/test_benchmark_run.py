@@ -20,6 +20,11 @@ from tests.benchmarks.tiny import CENTRAL, FEDERATED
         (["W2", "--against", "tensorflow"], "--against: expected one of torch.*'tensorflow'"),
         (["W2", "--against", "keras"], r"peers of W2 \(torch, pfl, flower, fedjax\), got 'keras'"),
         (["clients", "--against", "torch"], "lepton-jax alone"),
+        (
+            ["secure-aggregation", "--against", "flower"],
+            r"peers of .* \(secaggplus\), got 'flower'",
+        ),
+        (["secure-aggregation-large", "--against", "secaggplus"], "lepton-jax alone"),
         (["W2", "--repetitions", "0"], "--repetitions: expected a whole number of at least 1"),
         (["W2", "--repetitions", "two"], "arguments as in --help"),
         ([], "arguments as in --help"),

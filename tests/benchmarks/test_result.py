@@ -31,9 +31,21 @@ def test_the_fewer_seconds_count() -> None:
     assert result["ratio"] == {"torch": 1.5}
 
 
-@pytest.mark.parametrize(("unit", "ahead"), [("images_per_second", 2.0), ("seconds", 0.5)])
+@pytest.mark.parametrize(
+    ("unit", "ahead"), [("images_per_second", 2.0), ("seconds", 0.5), ("processor_seconds", 0.5)]
+)
 def test_a_ratio_above_one_is_lepton_ahead(unit: str, ahead: float) -> None:
     assert ratios({"lepton": 4.0, "torch": 2.0}, unit) == {"torch": ahead}  # type: ignore[arg-type]
+
+
+def test_processor_seconds_are_not_the_walls() -> None:
+    ours, peer = (
+        outcome(name, "", wall)._replace(processor_seconds=(busy,))
+        for name, wall, busy in (("lepton", 9.0, 1.0), ("secaggplus", 1.0, 4.0))
+    )
+    result = make_result("W", "processor_seconds", [ours, peer])
+    assert result["processor_seconds"] == {"lepton": 1.0, "secaggplus": 4.0}
+    assert result["ratio"] == {"secaggplus": 4.0}
 
 
 def test_without_lepton_there_is_no_ratio() -> None:

@@ -39,6 +39,13 @@ def test_a_file_of_results_leaves_a_table_and_a_plot(tmp_path: Path) -> None:
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_plot_leaves_secure_sums_out(tmp_path: Path) -> None:
+    sums = make_result("sums", "processor_seconds", [], ratio={"secaggplus": 1e9})
+    table.plot([_result("W1")], tmp_path / "alone.png")
+    table.plot([_result("W1"), sums], tmp_path / "both.png")
+    assert (tmp_path / "both.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+
+
 @pytest.mark.parametrize("content", ["", "| no | JSON |"])
 def test_a_file_without_results_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "results.jsonl").write_text(content)
