@@ -46,14 +46,14 @@ class Cnn(nn.Module):
 
     def _convolve(self, x: Features, mask: Mask | None, block: ConvBlock, i: int) -> Convolved:
         plain = self.architecture.norm == "none"
-        kind, window = self.architecture.pooling, block.pool
+        kind, window, stride = self.architecture.pooling, block.pool, pool_stride(block)
         # What the pool drops still counts in a norm's statistics: crop only without one.
-        convolution = self.form.conv(window if plain else 1)
+        convolution = self.form.conv(window if plain and stride == window else 1)
         # The greatest stays the greatest through bias and activation, which then go over fewer
         # elements; a phone's compiler, though, wants them right after the convolution.
         pools_first = window > 1 and plain and kind == "max" and mask is not None
         if pools_first:
-            convolution = _pooled(convolution, self.form, window)
+            convolution = _pooled(convolution, self.form, window, stride)
         conv = nn.Conv(
             block.filters,
             (block.kernel, block.kernel),
@@ -67,19 +67,24 @@ class Cnn(nn.Module):
         x = self._activate(normalize(conv(x), mask, self.architecture.norm, f"norm{i}"))
         if window == 1 or pools_first:
             return x
-        return Pool(self.form, kind, window, window, name=f"pool{i}")(x)
+        return Pool(self.form, kind, window, stride, name=f"pool{i}")(x)
 
     def _activate(self, x: Any) -> Any:
         return getattr(nn, self.architecture.activation)(x)
 
 
+def pool_stride(block: ConvBlock) -> int:
+    """How far apart a block's pooling windows begin."""
+    return block.pool if block.pool_stride is None else block.pool_stride
+
+
 def _pooled(
-    convolution: Callable[..., Convolved], form: Form, window: int
+    convolution: Callable[..., Convolved], form: Form, window: int, stride: int
 ) -> Callable[..., Pooled]:
     """Max-pooling right after a convolution."""
 
     def both(*arrays: Any, **options: Any) -> Pooled:
-        return form.max_pool(convolution(*arrays, **options), window, window, "VALID")
+        return form.max_pool(convolution(*arrays, **options), window, stride, "VALID")
 
     return both
 
@@ -99,6 +104,9 @@ def check(name: str, architecture: Architecture, image_shape: tuple[int, int, in
             f"{height}x{width}",
             f"set data.image_size = [{least}, {least}] or larger, or take smaller kernels or pools",
         )
+    overlaps = any(pool_stride(block) != block.pool for block in architecture.blocks)
+    if overlaps and architecture.pooling == "average":
+        raise UserError("model.blocks", "max-pooling with a pool_stride", "average", "unset it")
     if architecture.norm == "group":
         for block in architecture.blocks:
             group_count(block.filters)
@@ -109,5 +117,6 @@ def _least_size(blocks: tuple[ConvBlock, ...]) -> int:
     size = 1
     for block in reversed(blocks):
         reach = block.kernel if block.padding == "VALID" else 1
-        size = (size * block.pool - 1) * block.stride + reach
+        before = (size - 1) * pool_stride(block) + block.pool
+        size = (before - 1) * block.stride + reach
     return size
