@@ -6,32 +6,17 @@ Nothing heavy is imported before a verb needs it, so that `lepton --help` answer
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from lepton_jax import __version__, console
+from lepton_jax import __version__, console, privacy_verbs
+from lepton_jax.arguments import Config, Folder, Json, Out, Resume, Set, Target
 from lepton_jax.checks import UserError, suggestion
 
 if TYPE_CHECKING:
     from lepton_jax.config import Run
-
-Config = Annotated[str, arg(help="a bundled config's name, or a TOML file", metavar="CONFIG")]
-Folder = Annotated[Path, arg(help="a run folder", metavar="RUN")]
-Out = Annotated[Path | None, arg(help="run folder (default: runs/NAME)", metavar="RUN")]
-Resume = Annotated[bool, arg(help="continue from the newest good checkpoint")]
-Set = Annotated[
-    UseAppendAction[tuple[str, ...]],
-    arg(name="set", help="change the config: --set train.epochs=3", metavar="KEY=VALUE"),
-]
-Target = Annotated[float | None, arg(help="stop at this test accuracy (0.99)", metavar="A")]
-Json = Annotated[bool, arg(help="end stdout with one JSON object")]
-Accountant = Literal["pld", "rdp"]
-Delta = Annotated[float, arg(help="probability that the guarantee fails", metavar="D")]
-Rate = Annotated[float, arg(help="chance that a client takes part in a round", metavar="Q")]
-Steps = Annotated[int, arg(help="number of rounds", metavar="T")]
-
 
 # --- the verbs ------------------------------------------------------------------------------------
 
@@ -202,56 +187,6 @@ def data_partition(config: Positional[Config], /, set_: Set = (), json: Json = F
     console.say({"clients": rows}, json, console.table(rows))
 
 
-def privacy_epsilon(
-    sampling_rate: Rate,
-    noise_multiplier: Annotated[float, arg(help="noise / sensitivity", metavar="S")],
-    steps: Steps,
-    delta: Delta = 1e-5,
-    accountant: Accountant = "pld",
-    json: Json = False,
-) -> None:
-    """Tell the epsilon that some noise gives.
-
-    Example: lepton privacy epsilon --sampling-rate 0.01 --noise-multiplier 1 --steps 1000
-    """
-    from lepton_jax.privacy import accounting
-
-    asked: dict[str, Any] = {
-        "noise_multiplier": noise_multiplier,
-        "sampling_rate": sampling_rate,
-        "steps": steps,
-        "delta": delta,
-        "accountant": accountant,
-    }
-    found = accounting.epsilon(**asked)
-    console.say({"epsilon": found, **asked}, json, f"epsilon {found:.4f} at delta {delta:g}")
-
-
-def privacy_noise(
-    epsilon: Annotated[float, arg(help="the target", metavar="E")],
-    sampling_rate: Rate,
-    steps: Steps,
-    delta: Delta = 1e-5,
-    accountant: Accountant = "pld",
-    json: Json = False,
-) -> None:
-    """Tell the least noise multiplier that keeps a target epsilon.
-
-    Example: lepton privacy noise --epsilon 2 --sampling-rate 0.01 --steps 1000
-    """
-    from lepton_jax.privacy import accounting
-
-    asked: dict[str, Any] = {
-        "epsilon": epsilon,
-        "sampling_rate": sampling_rate,
-        "steps": steps,
-        "delta": delta,
-        "accountant": accountant,
-    }
-    found = accounting.noise_multiplier(**asked)
-    console.say({"noise_multiplier": found, **asked}, json, f"noise multiplier {found:.4f}")
-
-
 def demo(
     out: Annotated[Path, arg(help="folder of the runs", metavar="DIR")] = Path("runs/demo"),
     json: Json = False,
@@ -307,8 +242,11 @@ VERBS: dict[str, Callable[..., None]] = {
     "data list": data_list,
     "data prepare": data_prepare,
     "data partition": data_partition,
-    "privacy epsilon": privacy_epsilon,
-    "privacy noise": privacy_noise,
+    "privacy epsilon": privacy_verbs.epsilon,
+    "privacy noise": privacy_verbs.noise,
+    "privacy policy": privacy_verbs.policy,
+    "privacy verify": privacy_verbs.verify,
+    "privacy audit": privacy_verbs.audit,
     "demo": demo,
 }
 

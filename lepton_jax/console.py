@@ -11,6 +11,7 @@ from lepton_jax.checks import UserError
 
 if TYPE_CHECKING:
     from lepton_jax.training.runs import Progress, Result
+    from lepton_jax.training.verify import Verified
 
 
 def show(progress: "Generator[Progress, None, Result]") -> "Result":
@@ -71,7 +72,12 @@ def summary(result: "Result") -> str:
         line += f", first step after {result.seconds_to_first_step:.1f} s"
     line += ")"
     if result.epsilon is not None:
-        line += f", epsilon {result.epsilon:.3f} at delta {result.delta:g}"
+        name = "hypothetical epsilon" if result.hypothetical else "epsilon"
+        line += f", {name} {result.epsilon:.3f} at delta {result.delta:g}"
+    if result.stopped is not None:
+        line += f", stopped by its {result.stopped}"
+    if result.randomness == "reproducible":
+        line += "; reproducible noise, not for release"
     if result.rounds_to_target is not None:
         line += f", target reached in round {result.rounds_to_target}"
     return line
@@ -83,9 +89,27 @@ def evaluation(figures: dict[str, Any]) -> str:
     names = ("accuracy", "top5_accuracy", "loss", "precision_macro", "recall_macro", "f1_macro")
     lines = [f"{name:<16} {test[name]:.4f}" for name in names]
     if "regions" in figures:
-        spread = figures["client_percentiles"]["accuracy"]
-        lines += ["", table(figures["regions"]), "", "accuracy over clients"]
+        lines += ["", table(figures["regions"])]
+    spread = figures.get("client_percentiles", {}).get("accuracy")  # withheld where policies are
+    if spread:
+        lines += ["", "accuracy over clients"]
         lines += [f"{name:<16} {value:.4f}" for name, value in spread.items()]
+    return "\n".join(lines)
+
+
+def verification(run: Path, found: "Verified") -> str:
+    """What was verified of a private run, after what has to be seen first."""
+    from lepton_jax.privacy.card import HYPOTHETICAL
+
+    epsilon = "hypothetical epsilon" if HYPOTHETICAL in found.stamps else "epsilon"
+    state = "finished" if found.finished else "not finished"
+    lines = [
+        *found.stamps,
+        f"{run}: nothing was changed; {state}",
+        f"{found.entries} ledger entries, {found.releases:,} releases charged, head {found.head}",
+        f"{epsilon} {found.epsilon:.4f} at delta {found.delta:g}, told anew from the ledger",
+        f"{found.checkpoints} checkpoints, signed by {found.public_key}",
+    ]
     return "\n".join(lines)
 
 
@@ -102,6 +126,38 @@ def phone_figures(run: Path, figures: dict[str, Any]) -> dict[str, Any]:
 def phone_table(figures: dict[str, Any]) -> str:
     """The variants of an export, a row each."""
     return table(phone_figures(Path(), figures)["variants"])
+
+
+def audit(figures: dict[str, Any]) -> str:
+    """An audit's gates, a row each, and its estimates."""
+    rows = [
+        {
+            "audit": gate["audit"],
+            "of": gate["mechanism"],
+            "gate": gate["name"],
+            **_bounds(gate),
+            "passed": "yes" if gate["passed"] else "NO",
+        }
+        for gate in figures["gates"]
+    ]
+    estimates = [
+        f"estimate {name}: {_cell(each)}" for name, each in figures["estimates"].items() if each
+    ]
+    promised = table(rows) if rows else str(figures["promised"])
+    return "\n".join([promised, "", *estimates])
+
+
+def _bounds(gate: dict[str, Any]) -> dict[str, Any]:
+    """What a gate found, and what it holds that against."""
+    match gate["audit"]:
+        case "step":
+            return {"found": f"mu >= {gate['mu']:.3f}", "promised": f"<= {gate['promised_mu']:.3f}"}
+        case "noise":
+            return {"found": f"deviation <= {gate['at_most']:.3f}", "promised": ">= 1"}
+        case _:
+            found, promised = gate["epsilon"], gate["promised_epsilon"]
+            most = "infinite" if promised is None else f"<= {promised:.3f}"
+            return {"found": f"epsilon >= {found:.3f}", "promised": most}
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _CACHE = tempfile.TemporaryDirectory(prefix="lepton-tests-")  # in place of the user's own
 os.environ["LEPTON_CACHE_DIR"] = _CACHE.name
+_KEYS = tempfile.TemporaryDirectory(prefix="lepton-keys-")
+os.environ["LEPTON_KEY_DIR"] = _KEYS.name
 
 import jax
 import pytest
@@ -34,3 +36,8 @@ def tfds_data_dir() -> str:
     if not folder:
         pytest.skip("needs real data: set TFDS_DATA_DIR to a prepared TFDS folder")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the README's examples first: they run in order, and would else be waited for at the end."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")

@@ -12,11 +12,11 @@ from jaxtyping import UInt8
 from lepton_jax.checks import UserError
 from lepton_jax.export.extras import quiet, tensorflow
 from lepton_jax.export.flatbuffer import shorten_names
+from lepton_jax.export.interpreter import INPUT, OUTPUT, SIGNATURE
 from lepton_jax.typing import Logits, Pixels
 
 Variant = Literal["float32", "int8"]
 VARIANTS: tuple[Variant, ...] = ("float32", "int8")
-SIGNATURE, INPUT, OUTPUT = "classify", "image", "probabilities"
 
 
 def convert(

@@ -1,10 +1,12 @@
-"""Inside a .tflite file: which ops it holds, and what its tensors are called."""
+"""Inside a .tflite file: which ops it holds, what its tensors are called, and what is noted in it."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from lepton_jax.checks import UserError
 from lepton_jax.export.extras import schema
 
 _ALIGNMENT = 16  # bytes; what TFLite's schema asks of a tensor's data
@@ -14,8 +16,20 @@ def ops(model: bytes) -> dict[str, int]:
     """How often each op occurs in a model, in the order of first use; custom ops by their own name.
 
     Args:
-      model: the content of a .tflite file.
+      model: the content of a .tflite file, of `convert`: one of unknown origin may take for ever.
+
+    Raises:
+      UserError: it is no .tflite file.
     """
+    try:
+        return _count(model)
+    except UserError:
+        raise
+    except Exception as error:  # flatbuffers reads wherever a damaged file points to
+        raise UserError("model", "a .tflite file", type(error).__name__) from error
+
+
+def _count(model: bytes) -> dict[str, int]:
     tflite = schema()
     content = _unpack(model)
     builtin = {code: name for name, code in vars(tflite.BuiltinOperator).items()}
@@ -40,6 +54,53 @@ def shorten_names(model: bytes) -> bytes:
     Args:
       model: the content of a .tflite file.
     """
+    content = _unpack(model)
+    for graph in content.subgraphs:
+        for number, tensor in enumerate(graph.tensors):
+            tensor.name = str(number)
+    for signature in content.signatureDefs:
+        for each in (*signature.inputs, *signature.outputs):
+            content.subgraphs[signature.subgraphIndex].tensors[each.tensorIndex].name = each.name
+    return _pack(content, len(model))
+
+
+def add_notes(model: bytes, notes: Mapping[str, str]) -> bytes:
+    """Writes texts into a model's metadata, where interpreters don't look.
+
+    Args:
+      model: the content of a .tflite file.
+      notes: text by name.
+    """
+    tflite, content = schema(), _unpack(model)
+    content.metadata = content.metadata or []
+    for name, text in notes.items():
+        buffer, entry = tflite.BufferT(), tflite.MetadataT()
+        buffer.data = np.frombuffer(text.encode(), np.uint8)
+        entry.name, entry.buffer = name, len(content.buffers)
+        content.buffers.append(buffer)
+        content.metadata.append(entry)
+    return _pack(content, len(model))
+
+
+def notes(model: bytes) -> dict[str, bytes]:
+    """A model's metadata by name.
+
+    Args:
+      model: the content of a .tflite file.
+    """
+    content = _unpack(model)
+    return {
+        entry.name.decode(): bytes(bytearray(content.buffers[entry.buffer].data))
+        for entry in content.metadata or []
+    }
+
+
+def _unpack(model: bytes) -> Any:
+    tflite = schema()
+    return tflite.ModelT.InitFromObj(tflite.Model.GetRootAs(model, 0))
+
+
+def _pack(content: Any, size: int) -> bytes:
     from flatbuffers import Builder  # type: ignore[import-untyped]
 
     class Aligned(Builder):
@@ -49,18 +110,6 @@ def shorten_names(model: bytes) -> bytes:
             self.Prep(_ALIGNMENT, x.nbytes)
             return super().CreateNumpyVector(x)
 
-    content = _unpack(model)
-    for graph in content.subgraphs:
-        for number, tensor in enumerate(graph.tensors):
-            tensor.name = str(number)
-    for signature in content.signatureDefs:
-        for each in (*signature.inputs, *signature.outputs):
-            content.subgraphs[signature.subgraphIndex].tensors[each.tensorIndex].name = each.name
-    builder = Aligned(len(model))
+    builder = Aligned(size)
     builder.Finish(content.Pack(builder), b"TFL3")
     return bytes(builder.Output())
-
-
-def _unpack(model: bytes) -> Any:
-    tflite = schema()
-    return tflite.ModelT.InitFromObj(tflite.Model.GetRootAs(model, 0))

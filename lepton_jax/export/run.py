@@ -13,8 +13,11 @@ import numpy as np
 from lepton_jax import data, models
 from lepton_jax.checks import UserError
 from lepton_jax.data import Examples, Splits
-from lepton_jax.export.convert import INPUT, OUTPUT, SIGNATURE, VARIANTS, Variant, convert
+from lepton_jax.export.convert import VARIANTS, Variant, convert
+from lepton_jax.export.flatbuffer import add_notes
+from lepton_jax.export.interpreter import INPUT, OUTPUT, SIGNATURE
 from lepton_jax.export.verify import judge, verify
+from lepton_jax.training.card import card_of
 from lepton_jax.training.evaluate import predict
 from lepton_jax.training.records import write_bytes, write_json
 from lepton_jax.training.runs import SavedRun, load_run
@@ -22,6 +25,7 @@ from lepton_jax.typing import Classifier, Logits, Pixels
 
 _LOG = logging.getLogger(__name__)
 _FIGURES = "export.json"
+CARD_NOTE = "privacy_card_sha256"
 
 
 class _Model(NamedTuple):
@@ -36,8 +40,8 @@ def export(folder: Path, *, variants: Sequence[str] | None = None) -> dict[str, 
 
     The models compute in float32 and int8 whatever `model.dtype` says, and JAX does likewise for
     the comparison. `int8` is calibrated on training images; for a run with noise on images of the
-    server's own (validation, else test), since ranges taken from clients' images are protected by
-    no epsilon.
+    server's own (validation, else test), since ranges taken from those whom it protects are covered
+    by no epsilon. The files of a private run hold its privacy card's hash, `privacy_card_sha256`.
 
     Args:
       folder: of a finished run.
@@ -63,8 +67,11 @@ def export(folder: Path, *, variants: Sequence[str] | None = None) -> dict[str, 
     expected = np.asarray(jax.nn.softmax(logits, axis=-1))
     apply = partial(model.apply, jax.tree.map(np.asarray, saved.variables))
 
+    card = card_of(folder)
+    notes = {} if card is None else {CARD_NOTE: card}
     made = {name: _make(name, apply, calibration, splits.test, expected) for name in wanted}
-    figures = _describe(saved, splits)
+    made = {name: _noted(each, notes) for name, each in made.items()}
+    figures = {**_describe(saved, splits), **notes}
     figures["calibration"] = {"split": split, "images": len(calibration)}
     figures["variants"] = [each.figures for each in made.values()]
     _write(folder, made, figures)
@@ -89,8 +96,7 @@ def _rebuild(saved: SavedRun, splits: Splits) -> Classifier:
 
 def calibration_images(saved: SavedRun, splits: Splits) -> tuple[str, np.ndarray]:
     """The name of the split that fixes int8's ranges, and images drawn from it."""
-    private = saved.kind == "simulate" and saved.config.federated.noise is not None
-    if not private:
+    if not _is_private(saved):
         name, images = "train", splits.train.images
     elif len(splits.validation.images):
         name, images = "validation", splits.validation.images
@@ -98,6 +104,13 @@ def calibration_images(saved: SavedRun, splits: Splits) -> tuple[str, np.ndarray
         name, images = "test", splits.test.images
     drawn = np.random.default_rng(saved.config.seed).permutation(len(images))
     return name, images[np.sort(drawn[: saved.config.export.calibration_images])]
+
+
+def _is_private(saved: SavedRun) -> bool:
+    federated, train = saved.config.federated, saved.config.train
+    if saved.kind == "train":
+        return train.privacy is not None
+    return federated.noise is not None or federated.example_privacy is not None
 
 
 def _make(
@@ -119,6 +132,14 @@ def _make(
         )
     names = {"name": variant, "file": f"{variant}.tflite"}
     return _Model(content, {**names, **found._asdict(), "within_tolerance": within})
+
+
+def _noted(made: _Model, notes: dict[str, str]) -> _Model:
+    """The same model, with what its file is to say besides."""
+    if not notes:
+        return made
+    content = add_notes(made.content, notes)
+    return _Model(content, {**made.figures, "bytes": len(content)})
 
 
 def _describe(saved: SavedRun, splits: Splits) -> dict[str, Any]:

@@ -146,12 +146,13 @@ class Section(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A whole page; the headline stands above the sections."""
+    """A whole page; the headline stands above the sections, and warnings above the headline."""
 
     title: str
     lead: str
     headline: Tiles
     sections: tuple[Section, ...]
+    warnings: tuple[str, ...] = ()
 
 
 # --- numbers --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 Count = Annotated[int, Meta(ge=0)]
+Side = Annotated[int, Meta(ge=1, le=2**16)]
 Kind = Literal["train", "simulate"]
 
 
@@ -59,6 +60,10 @@ class Result(Struct, frozen=True):
     params_sha256: str
     epsilon: float | None = None
     delta: float | None = None
+    noise_multiplier: float | None = None
+    randomness: str | None = None
+    hypothetical: bool | None = None
+    stopped: str | None = None
     rounds_to_target: int | None = None
 
 
@@ -105,11 +110,11 @@ class ClientFigures(Struct, frozen=True):
 
 
 class RegionFigures(Struct, frozen=True):
-    """How one region is served."""
+    """How one region is served; None is what its policy withholds, or of no examples."""
 
     region: str
     clients: Count
-    examples: Count
+    examples: Count | None
     loss: float | None
     accuracy: float | None
     f1_macro: float | None
@@ -170,7 +175,7 @@ class Input(Struct, frozen=True):
     """What the phone model takes: [1,H,W,F]."""
 
     dtype: str
-    shape: tuple[int, int, int, int]
+    shape: tuple[Side, Side, Side, Side]
 
 
 class Calibration(Struct, frozen=True):

@@ -14,25 +14,28 @@ _PERCENTILES = ("min", "p5", "p25", "p50", "p75", "p95", "max")
 def served(files: RunFiles, svgs: Mapping[str, str]) -> list[Section]:
     """How well the one model serves each region and each client."""
     evaluation = files.evaluation
-    if not evaluation or not evaluation.clients:
+    if not evaluation or not evaluation.regions:
         return []
     where = {
         "holdout": "on examples of its own that it did not train on",
         "training": "on the examples that it trained on, since no holdout was kept",
     }[evaluation.client_data]
-    lead = Prose(f"Each client evaluates the final model {where}. Each counts once in percentiles.")
+    told = f"Each client evaluates the final model {where}."
+    if not evaluation.clients:
+        withheld = "Regions have policies: only what these name has left them."
+        return [_served(Prose(f"{told} {withheld}"), _regions(evaluation))]
+    lead = Prose(f"{told} Each counts once in percentiles.")
     regions = list(dict.fromkeys(client.region for client in evaluation.clients))
     alt = (
         f"accuracy of {len(evaluation.clients)} clients in {blocks.plural(len(regions), 'region')}"
     )
-    parts: list[Block] = [
-        lead,
-        Plot("clients", svgs["clients"], "Accuracy of each client, by region", alt),
-        *_percentiles(evaluation),
-        _regions(evaluation),
-        _clients(evaluation.clients),
-    ]
-    return [Section("clients", "Regions and clients", tuple(parts))]
+    plot = Plot("clients", svgs["clients"], "Accuracy of each client, by region", alt)
+    tables = (*_percentiles(evaluation), _regions(evaluation), _clients(evaluation.clients))
+    return [_served(lead, plot, *tables)]
+
+
+def _served(*parts: Block) -> Section:
+    return Section("clients", "Regions and clients", parts)
 
 
 def held(files: RunFiles, found: Lookup, svgs: Mapping[str, str]) -> list[Section]:
@@ -103,7 +106,7 @@ def _regions(evaluation: Evaluation) -> Table:
         (
             region.region,
             f"{region.clients:,}",
-            f"{region.examples:,}",
+            blocks.number(region.examples),
             blocks.number(region.loss),
             blocks.percent(region.f1_macro),
             blocks.rated(region.accuracy),

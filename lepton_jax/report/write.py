@@ -8,7 +8,7 @@ from lepton_jax.report.files import read
 
 
 def report(folders: Sequence[Path], out: Path | None = None) -> Path:
-    """Writes a page on a run, or one that compares several.
+    """Writes a page on a run, or one that compares several; beside a run's its privacy card, if any.
 
     The same folders give the same bytes. A run that is not finished, or not exported, has a page
     without those sections.
@@ -27,19 +27,29 @@ def report(folders: Sequence[Path], out: Path | None = None) -> Path:
     """
     _check(folders)
     runs = [read(folder) for folder in folders]
-    from lepton_jax.report import document  # matplotlib and jinja2 are optional
+    from lepton_jax.report import card, document  # matplotlib and jinja2 are optional
 
     alone = len(runs) == 1
     path = out or (folders[0] / "report.html" if alone else Path("comparison.html"))
     page, plots = document.of_run(runs[0]) if alone else document.of_runs(runs)
     try:
         folder = path.parent / "plots"
-        folder.mkdir(parents=True, exist_ok=True)
+        _no_link(folder).mkdir(parents=True, exist_ok=True)
         for name, content in plots.items():
-            (folder / f"{name}.png").write_bytes(content)
-        path.write_text(page, encoding="utf-8")
+            _no_link(folder / f"{name}.png").write_bytes(content)
+        _no_link(path).write_text(page, encoding="utf-8")
+        shown = card.read_card(folders[0]) if alone else None
+        if shown is not None:
+            _no_link(path.parent / card.PAGE).write_text(card.card_page(shown), encoding="utf-8")
     except OSError as error:
         raise UserError(f"--out {path}", "a file to write", error.strerror or "an error") from error
+    return path
+
+
+def _no_link(path: Path) -> Path:
+    """The same path, where a link was removed: a run folder of others may lead out by one."""
+    if path.is_symlink():
+        path.unlink()
     return path
 
 

@@ -6,6 +6,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from lepton_jax.checks import UserError
 from lepton_jax.export import convert, ops
+from lepton_jax.export.flatbuffer import add_notes, notes
 from lepton_jax.export.phone import run
 from lepton_jax.typing import Logits, Pixels
 from tests.lepton_jax.export.conftest import SHAPE, Net
@@ -34,6 +35,19 @@ def test_the_signature_takes_bytes_and_gives_probabilities(
     assert (output[0], output[1]["dtype"]) == ("probabilities", np.float32)
     probabilities = classify(image=net.images[:1])["probabilities"]
     np.testing.assert_allclose(probabilities.sum(), 1, atol=0.02)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_notes_are_read_back_and_change_no_answer(
+    models: dict[str, bytes], net: Net, variant: str
+) -> None:
+    noted = add_notes(add_notes(models[variant], {"first": "a" * 64}), {"second": "ä"})
+    assert "first" not in notes(models[variant])
+    found = notes(noted)
+    assert (found["first"], found["second"].decode()) == (b"a" * 64, "ä")
+    before, after = (run(model, net.images)[0] for model in (models[variant], noted))
+    np.testing.assert_array_equal(before, after)
+    assert len(noted) - len(models[variant]) < 512
 
 
 def test_float32_equals_jax(models: dict[str, bytes], net: Net) -> None:

@@ -130,21 +130,36 @@ def split(images: int, value: int) -> Examples:
     return Examples(np.full((images, 8, 8, 1), value, np.uint8), np.zeros(images, np.int32), None)
 
 
-def private_run() -> SavedRun:
-    federated = config.Federated(
-        stages=(config.Clip(max_norm=1.0),),
-        noise=config.Gaussian(multiplier=1.0),
-        weights="uniform",
-        sampling="poisson",
-    )
-    changed = msgspec.structs.replace(tiny(), federated=federated)
+PRIVATE: dict[str, dict[str, Any]] = {
+    "clients": {
+        "stages": (config.Clip(max_norm=1.0),),
+        "noise": config.Gaussian(multiplier=1.0),
+        "weights": "uniform",
+        "sampling": "poisson",
+    },
+    "clients' examples": {
+        "example_privacy": config.ClientPrivacy(noise_multiplier=1.0),
+        "weights": "uniform",
+    },
+}
+
+
+def private_run(kind: str) -> SavedRun:
+    if kind == "examples":
+        examples = config.Train(privacy=config.Privacy(noise_multiplier=1.0))
+        changed = msgspec.structs.replace(tiny(), train=examples)
+        return SavedRun(Path(), changed, "train", {}, Variables({}, {}))
+    changed = msgspec.structs.replace(tiny(), federated=config.Federated(**PRIVATE[kind]))
     return SavedRun(Path(), changed, "simulate", {}, Variables({}, {}))
 
 
+@pytest.mark.parametrize("kind", [*PRIVATE, "examples"])
 @pytest.mark.parametrize(("validation", "name", "value"), [(9, "validation", 1), (0, "test", 2)])
-def test_private_images_calibrate_nothing(validation: int, name: str, value: int) -> None:
+def test_private_images_calibrate_nothing(
+    kind: str, validation: int, name: str, value: int
+) -> None:
     info = data.load(tiny().data).info
     splits = Splits(split(9, 0), split(validation, 1), split(9, 2), info)
-    chosen, images = run.calibration_images(private_run(), splits)
+    chosen, images = run.calibration_images(private_run(kind), splits)
     assert chosen == name
     assert (images == value).all()
