@@ -21,7 +21,7 @@ test: $(VENV)/.dev
 	$(PYTEST) --doctest-modules lepton_jax federated
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 check: lint types floors test
 
