@@ -80,14 +80,16 @@ def open_account(promise: Promise | None, run: Run, folder: Path, *, resume: boo
     entries = read_ledger(folder)
     seen = {each["body"]["number"] for each in entries if each["kind"] == "release"}
     repeats = terms.randomness == "reproducible"
-    stopped = False
+    stopped, latest = False, 0
 
     def cost(number: int) -> int:
         return promise.releases(number, number in seen and not repeats)
 
     def charge(number: int) -> None:
+        nonlocal latest
         ledger.charge(number, cost(number))
         seen.add(number)
+        latest = number
 
     def after(number: int) -> float:
         done = number in seen and repeats
@@ -99,8 +101,10 @@ def open_account(promise: Promise | None, run: Run, folder: Path, *, resume: boo
         return not stopped
 
     def figures(names: Sequence[str]) -> dict[str, Any]:
+        # A reproducible run tells after each number what it would have told uninterrupted.
+        earlier = (promise.releases(number, False) for number in range(1, latest + 1))
         told = {
-            "epsilon": spent(ledger.charged()),
+            "epsilon": spent(sum(earlier) if repeats and latest else ledger.charged()),
             "delta": terms.delta,
             "randomness": terms.randomness,
             "not_private": list(names),

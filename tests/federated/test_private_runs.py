@@ -202,3 +202,17 @@ def test_examples_are_charged_by_local_steps_of_the_busiest_client(tmp_path: Pat
     assert set(releases) <= {0, 3} and releases[0] == 3  # steps of an epoch at a rate of 0.4
     terms = terms_of(tmp_path / "run")
     assert (terms.unit, terms.sampler, terms.sampling_rate) == ("example", "poisson", 0.4)
+
+
+def test_a_reproducible_round_done_again_is_recorded_as_if_it_were_not(tmp_path: Path) -> None:
+    run = msgspec.structs.replace(
+        reproducible(KINDS["gaussian"]), checkpoint=config.Checkpoint(every=4)
+    )
+    finish(simulate(run, tmp_path / "whole"))
+    progress = simulate(run, tmp_path / "parts")
+    for _ in range(3):
+        next(progress)
+    progress.close()
+    finish(simulate(run, tmp_path / "parts", resume=True))
+    whole, parts = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "parts"))
+    assert parts == whole
