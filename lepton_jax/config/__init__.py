@@ -14,6 +14,17 @@ from lepton_jax.config.data import (
     Flip,
     Shift,
 )
+from lepton_jax.config.export import (
+    About,
+    Calibration,
+    Export,
+    FineTuning,
+    Interface,
+    Locale,
+    Signature,
+    TrainOnPhone,
+    Variant,
+)
 from lepton_jax.config.federated import (
     Federated,
 )
@@ -61,7 +72,6 @@ from lepton_jax.config.release import (
 )
 from lepton_jax.config.run import (
     Checkpoint,
-    Export,
     Run,
 )
 from lepton_jax.config.training import (
@@ -80,6 +90,7 @@ from lepton_jax.config.training import (
 )
 
 __all__ = [
+    "About",
     "Accountant",
     "Adam",
     "AdaptiveClip",
@@ -88,6 +99,7 @@ __all__ = [
     "Banded",
     "Brightness",
     "ByRegion",
+    "Calibration",
     "Channel",
     "Checkpoint",
     "ClientPrivacy",
@@ -105,13 +117,16 @@ __all__ = [
     "Distributed",
     "Export",
     "Federated",
+    "FineTuning",
     "Flip",
     "Fraction",
     "Gaussian",
     "Hypothetical",
     "Iid",
+    "Interface",
     "LabelShards",
     "Local",
+    "Locale",
     "Loss",
     "MeanSquaredError",
     "Model",
@@ -131,9 +146,12 @@ __all__ = [
     "Seed",
     "Sgd",
     "Shift",
+    "Signature",
     "Stage",
     "Step",
     "Train",
+    "TrainOnPhone",
     "Tree",
+    "Variant",
     "Yogi",
 ]

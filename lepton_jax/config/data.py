@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from lepton_jax.config.kinds import STRICT, Count, Fraction, Name, Positive, Seed
+from lepton_jax.config.locales import check_labels
 
 
 class Crop(Struct, tag_field="kind", tag="crop", **STRICT):
@@ -73,7 +74,10 @@ class Data(Struct, **STRICT):
     normalization: Literal["standard", "unit"] = "standard"
     """`standard`: by each channel's mean and deviation over the training split; `unit`: to [0, 1]."""
     augment: tuple[Augmentation, ...] = ()
+    labels: dict[str, tuple[str, ...]] = {}
+    """Names of the classes by locale, such as `de = ["null", "eins"]`, beside those that come along."""
 
     def __post_init__(self) -> None:
         if self.name == "folder" and self.path is None:
             raise ValueError("name 'folder' needs `path`, the root of the image folder")
+        check_labels(self.labels)

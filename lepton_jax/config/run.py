@@ -1,10 +1,9 @@
 """Everything that defines a run."""
 
-from typing import Literal
-
 from msgspec import Struct
 
 from lepton_jax.config.data import Data
+from lepton_jax.config.export import Export
 from lepton_jax.config.federated import Federated
 from lepton_jax.config.kinds import STRICT, Count, Name, Seed
 from lepton_jax.config.model import Model
@@ -18,14 +17,6 @@ class Checkpoint(Struct, **STRICT):
     """Epochs (train) or rounds (simulate) between two checkpoints."""
     keep: Count = 2
     """How many of the newest are kept, besides the best on validation."""
-
-
-class Export(Struct, **STRICT):
-    """The phone model: `lepton export`."""
-
-    variants: tuple[Literal["float32", "int8"], ...] = ("float32", "int8")
-    calibration_images: Count = 256
-    """Training images that fix the ranges of int8."""
 
 
 class Run(Struct, **STRICT):
