@@ -1,10 +1,11 @@
 """From a config to a `Classifier`: pixels are standardized inside, parameters stay float32."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 from flax import linen as nn
 
@@ -14,6 +15,7 @@ from lepton_jax.config import Model
 from lepton_jax.models import cnn, resnet
 from lepton_jax.models.conv import Features, Form, choose_form, lax_form
 from lepton_jax.models.initialize import initialize, variable_shapes
+from lepton_jax.models.phone import phone_form
 from lepton_jax.models.presets import resolve
 from lepton_jax.typing import Classifier, Logits, Mask, Pixels, PRNGKey, PyTree, Variables
 
@@ -54,11 +56,31 @@ def build(
     plain = network(config, image_shape, classes, lax_form())
     form = choose_form(config.conv, in_loop=in_loop, residual=isinstance(plain, resnet.ResNet))
     fast = network(config, image_shape, classes, form)
-    scale, shift = _standardization(mean, std, image_shape[-1])
+    return _classifier(plain, fast, image_shape, _standardizer(config, mean, std, image_shape[-1]))
 
-    def standardize(pixels: Pixels) -> Features:
-        floats = pixels.astype(jnp.float32) * jnp.asarray(scale) + jnp.asarray(shift)
-        return floats.astype(config.dtype)
+
+def build_in(
+    form: Form,
+    config: Model,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Classifier:
+    """As `build`, with `apply` and `learn` both computed in a form of the caller's."""
+    module = network(config, image_shape, classes, form)
+    standardize = _standardizer(config, mean, std, image_shape[-1])
+    return _classifier(module, module, image_shape, standardize)
+
+
+def _classifier(
+    plain: nn.Module,
+    fast: nn.Module,
+    image_shape: tuple[int, int, int],
+    standardize: Callable[[Pixels], Features],
+) -> Classifier:
+    """The three functions of a module, which `fast` computes in another form."""
 
     def init(key: PRNGKey) -> Variables:
         return jax.jit(partial(initialize, variable_shapes(plain, image_shape)))(key)
@@ -82,6 +104,56 @@ def build(
     return Classifier(init, apply, learn)
 
 
+def learner(
+    config: Model,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Callable[[PyTree, Pixels], Logits]:
+    """A model as a phone trains it: what `learn` of `build` computes, in ops that phones have.
+
+    Args:
+      config: as of `build`; computed in float32 whatever its dtype.
+      image_shape: (height, width, channels).
+      classes: number of classes K.
+      mean: of each channel, of pixels scaled to [0, 1].
+      std: of each channel, likewise.
+
+    Returns:
+      (params, pixels [B,H,W,F] on 0..255) -> logits [B,K].
+
+    Raises:
+      UserError: as `check_learner`, or as `build`.
+    """
+    check_learner(config)
+    config = msgspec.structs.replace(config, dtype="float32")
+    module = network(config, image_shape, classes, phone_form())
+    standardize = _standardizer(config, mean, std, image_shape[-1])
+
+    def logits(params: PyTree, pixels: Pixels) -> Logits:
+        # No mask: without batch norm and dropout, training and evaluation compute the same.
+        return module.apply({"params": params}, standardize(pixels), None)
+
+    return logits
+
+
+def check_learner(config: Model) -> None:
+    """Refuses what phones do not train: BatchNorm, whose statistics would be theirs, and dropout.
+
+    Raises:
+      UserError: the model has one of them.
+    """
+    architecture = resolve(config)
+    if architecture.norm == "batch":
+        expected = "'group' or 'none' where phones train"
+        raise UserError("model.norm", expected, "'batch'", "train with model.norm=group")
+    if architecture.dropout > 0:
+        expected = "0 where phones train, which have no random numbers"
+        raise UserError("model.dropout", expected, architecture.dropout, "set model.dropout=0")
+
+
 def network(
     config: Model, image_shape: tuple[int, int, int], classes: int, form: Form
 ) -> nn.Module:
@@ -100,6 +172,18 @@ def network(
 
 def _collections(variables: Variables) -> dict[str, PyTree]:
     return {"params": variables.params, "batch_stats": variables.stats}
+
+
+def _standardizer(
+    config: Model, mean: Sequence[float], std: Sequence[float], channels: int
+) -> Callable[[Pixels], Features]:
+    scale, shift = _standardization(mean, std, channels)
+
+    def standardize(pixels: Pixels) -> Features:
+        floats = pixels.astype(jnp.float32) * jnp.asarray(scale) + jnp.asarray(shift)
+        return floats.astype(config.dtype)
+
+    return standardize
 
 
 def _standardization(

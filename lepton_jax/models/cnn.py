@@ -42,7 +42,7 @@ class Cnn(nn.Module):
                 width, dtype=self.dtype, dot_general=self.form.product, name=f"dense{i}"
             )
             x = self._activate(dense(x))
-        return classify(x, mask, self.classes, self.architecture.dropout)
+        return classify(x, mask, self.classes, self.architecture.dropout, self.form)
 
     def _convolve(self, x: Features, mask: Mask | None, block: ConvBlock, i: int) -> Convolved:
         plain = self.architecture.norm == "none"

@@ -150,7 +150,9 @@ class GlobalAveragePool(nn.Module):
         return x.mean((1, 2))
 
 
-def classify(x: Float[Array, "B F"], mask: Mask | None, classes: int, dropout: float) -> Logits:
+def classify(
+    x: Float[Array, "B F"], mask: Mask | None, classes: int, dropout: float, form: Form
+) -> Logits:
     """Dropout, then the last dense layer, in float32."""
     x = nn.Dropout(dropout, deterministic=mask is None)(x.astype(jnp.float32))
-    return nn.Dense(classes, name="head")(x)
+    return nn.Dense(classes, dot_general=form.product, name="head")(x)

@@ -62,7 +62,8 @@ class ResNet(nn.Module):
                 stride = 2 if i > 1 and j == 1 else 1
                 block = Block(arch, self.form, self.dtype, width, stride, name=f"stage{i}_block{j}")
                 x = block(x, mask)
-        return classify(GlobalAveragePool(name="pool")(x), mask, self.classes, arch.dropout)
+        x = GlobalAveragePool(name="pool")(x)
+        return classify(x, mask, self.classes, arch.dropout, self.form)
 
 
 class Block(nn.Module):
