@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from types import ModuleType
 
 from lepton_jax.checks import UserError
@@ -24,6 +25,20 @@ def tensorflow() -> ModuleType:
         with suppress(RuntimeError):
             tf.config.set_visible_devices([], "GPU")
     return tf
+
+
+def litert_converter() -> tuple[ModuleType, ModuleType, ModuleType, ModuleType]:
+    """The parts of litert-converter: its passes, and its MLIR's `ir`, `passmanager`, `stablehlo`.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    remedy = "pip install --no-deps -r constraints/litert.txt"
+    with _needed("litert-converter", remedy), quiet():
+        api = import_module("litert_converter.converter_api_ext")
+        mlir = "litert_converter.mlir"
+        ir, passmanager = import_module(f"{mlir}.ir"), import_module(f"{mlir}.passmanager")
+        return api, ir, passmanager, import_module(f"{mlir}.dialects.stablehlo")
 
 
 def litert() -> ModuleType:
@@ -69,10 +84,8 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _needed(package: str) -> Iterator[None]:
+def _needed(package: str, remedy: str = "pip install 'lepton-jax[export]'") -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UserError(
-            "export", f"{package} to be installed", str(error), "pip install 'lepton-jax[export]'"
-        ) from error
+        raise UserError("export", f"{package} to be installed", str(error), remedy) from error

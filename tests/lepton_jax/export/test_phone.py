@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from lepton_jax.checks import UserError
-from lepton_jax.export import convert, open_model, ops, phone
-from tests.lepton_jax.export.conftest import SHAPE, Net
+from lepton_jax.config import Interface
+from lepton_jax.export import open_model, ops, phone
+from lepton_jax.export.interface import phone_model
+from tests.lepton_jax.export.conftest import CLASSES, SHAPE, Net
 
 
 @pytest.fixture(scope="module")
 def path(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("phone") / "float32.tflite"
-    path.write_bytes(convert(net.apply, SHAPE, "float32"))
+    path.write_bytes(phone_model(net.apply, SHAPE, CLASSES, Interface()))
     return path
 
 
