@@ -1,18 +1,17 @@
-"""Does the phone's model say what JAX says? Measured image by image, and judged."""
+"""Does the phone's model say what JAX says? Measured image by image, and by groups of images."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Float, Int, Int32, UInt8
 
-from lepton_jax.checks import UserError
-from lepton_jax.export import phone
-from lepton_jax.export.convert import Variant
+from lepton_jax.export.answers import Answers, answers
 from lepton_jax.export.flatbuffer import ops
+from lepton_jax.export.graph import logits_of
 
 _TIE = 1e-6  # JAX's own first and second choice, no further apart than rounding
-_FLOAT32_DIFFERENCE = 1e-3
-_INT8_ACCURACY_LOSS = 0.01
+_LOGITS_OF = 1000  # images, spread over all of them: their logits take a run of their own
 
 
 class Agreement(NamedTuple):
@@ -20,17 +19,22 @@ class Agreement(NamedTuple):
 
     Attributes:
       bytes: size of the .tflite file.
+      images: how many were compared.
       max_abs_diff: largest difference of a probability, over all images and classes.
+      logit_diff: largest difference of a logit, as a part of JAX's largest logit, over up to 1,000
+        images; None where the model holds no float logits.
       top1_agreement: part of the images with the same most probable class; where JAX holds two
         classes for equally probable (to 1e-6), either one agrees.
       accuracy: of the phone model, in [0, 1].
       jax_accuracy: of JAX, in [0, 1].
-      latency_ms: `median` and `p95` of one image: one thread of this machine's CPU, warm.
+      latency_ms: `median` and `p95` of one run: one thread of this machine's CPU, warm.
       ops: how often each op occurs.
     """
 
     bytes: int
+    images: int
     max_abs_diff: float
+    logit_diff: float | None
     top1_agreement: float
     accuracy: float
     jax_accuracy: float
@@ -42,7 +46,7 @@ def verify(
     model: bytes,
     images: UInt8[np.ndarray, "N H W F"],
     labels: Int32[np.ndarray, "N"],
-    expected: Float[np.ndarray, "N K"],
+    logits: Float[np.ndarray, "N K"],
 ) -> Agreement:
     """Runs a phone model on images and compares it with JAX.
 
@@ -50,43 +54,95 @@ def verify(
       model: the content of an exported .tflite file.
       images: at least one, as bytes.
       labels: their classes.
-      expected: the probabilities that JAX gives them.
+      logits: what JAX gives them.
     """
-    probabilities, seconds = phone.run(model, images)
-    choice, jax_choice = probabilities.argmax(axis=-1), expected.argmax(axis=-1)
-    every = np.arange(len(images))
-    behind = expected[every, jax_choice] - expected[every, choice]
+    found, expected = answers(model, images), softmax(logits)
+    jax_choice, every = expected.argmax(axis=-1), np.arange(len(images))
+    behind = expected[every, jax_choice] - expected[every, found.choices]
     return Agreement(
         bytes=len(model),
-        max_abs_diff=float(np.abs(probabilities - expected).max()),
+        images=len(images),
+        max_abs_diff=_difference(found, expected),
+        logit_diff=_logit_difference(model, found, images, logits),
         top1_agreement=float((behind <= _TIE).mean()),
-        accuracy=float((choice == labels).mean()),
+        accuracy=float((found.choices == labels).mean()),
         jax_accuracy=float((jax_choice == labels).mean()),
         latency_ms={
-            "median": float(np.median(seconds) * 1e3),
-            "p95": float(np.percentile(seconds, 95) * 1e3),
+            "median": float(np.median(found.seconds) * 1e3),
+            "p95": float(np.percentile(found.seconds, 95) * 1e3),
         },
         ops=ops(model),
     )
 
 
-def judge(variant: Variant, found: Agreement) -> bool:
-    """Whether a model is within its tolerance.
+def softmax(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
+    """Probabilities, float32, of logits."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
 
-    Returns:
-      `float32`: True; `int8`: whether it loses at most one point of accuracy.
 
-    Raises:
-      UserError: `float32` chooses another class anywhere, or a probability is off by more than
-        1e-3: the conversion went wrong, and the model is not to be kept.
+def _difference(found: Answers, expected: np.ndarray) -> float:
+    scores = softmax(found.scores) if found.form == "logits" else found.scores
+    if found.form == "scores":
+        expected = -np.sort(-expected, axis=-1)[:, : scores.shape[1]]
+    return float(np.abs(scores - expected).max())
+
+
+def _logit_difference(
+    model: bytes, found: Answers, images: np.ndarray, logits: np.ndarray
+) -> float | None:
+    some = np.unique(np.linspace(0, len(images) - 1, min(len(images), _LOGITS_OF)).astype(int))
+    if found.form == "logits":
+        scores = found.scores[some]
+    else:
+        bare = logits_of(model)
+        if bare is None:
+            return None
+        scores = answers(bare, images[some]).scores
+    return float(np.abs(scores - logits[some]).max() / np.abs(logits[some]).max())
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+class GroupAgreement(NamedTuple):
+    """How a phone model compares with JAX on one group's images.
+
+    Attributes:
+      images: how many the group has.
+      accuracy: of the phone model, in [0, 1].
+      jax_accuracy: of JAX, in [0, 1].
+      loss: by how much the phone's accuracy is lower; negative where it is higher.
+      agreement: part of the images with the same first class.
     """
-    if variant == "int8":
-        return round(found.jax_accuracy - found.accuracy, 6) <= _INT8_ACCURACY_LOSS
-    if found.top1_agreement < 1 or not found.max_abs_diff <= _FLOAT32_DIFFERENCE:
-        raise UserError(
-            variant,
-            f"JAX's classes on all test images and probabilities within {_FLOAT32_DIFFERENCE}",
-            f"agreement on {found.top1_agreement:.2%} and a difference of {found.max_abs_diff:.2g}",
-            "nothing was written",
-        )
-    return True
+
+    images: int
+    accuracy: float
+    jax_accuracy: float
+    loss: float
+    agreement: float
+
+
+def by_group(
+    labels: Int[np.ndarray, "N"],
+    jax_choices: Int[np.ndarray, "N"],
+    phone_choices: Int[np.ndarray, "N"],
+    groups: Mapping[str, Int[np.ndarray, "_"]],
+) -> dict[str, GroupAgreement]:
+    """Compares a phone model with JAX group by group: a mean over all hides whom it fails.
+
+    Args:
+      labels: the images' classes.
+      jax_choices: the classes that JAX gives them.
+      phone_choices: the classes that the phone model gives them.
+      groups: rows of each group; they may overlap, and those without rows are left out.
+    """
+    right, jax_right = phone_choices == labels, jax_choices == labels
+    same = phone_choices == jax_choices
+
+    def one(rows: np.ndarray) -> GroupAgreement:
+        accuracy, jax_accuracy = float(right[rows].mean()), float(jax_right[rows].mean())
+        loss = float(jax_right[rows].sum() - right[rows].sum()) / len(rows)
+        return GroupAgreement(len(rows), accuracy, jax_accuracy, loss, float(same[rows].mean()))
+
+    return {name: one(rows) for name, rows in groups.items() if len(rows)}

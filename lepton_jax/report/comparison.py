@@ -6,7 +6,7 @@ from itertools import chain
 import msgspec
 from matplotlib.figure import Figure
 
-from lepton_jax.report import blocks, headline, plots, series
+from lepton_jax.report import blocks, headline, phone, plots, series
 from lepton_jax.report.blocks import Block, Cell, Plot, Prose, Section, Table
 from lepton_jax.report.files import RunFiles
 from lepton_jax.report.lookup import Lookup
@@ -72,12 +72,15 @@ def _phone(runs: Sequence[RunFiles], names: Sequence[str]) -> list[Section]:
             blocks.size(each.bytes),
             blocks.percent(each.accuracy),
             blocks.percent(each.top1_agreement),
+            phone.worst_loss(each),
             f"{each.latency_ms.median:.3f} ms",
+            phone.gates(each),
         )
         for run, name in zip(runs, names, strict=True)
         for each in (run.export.variants if run.export else [])
     ]
-    header = ("run", "model", "size", "accuracy", "agrees with JAX", "latency")
+    accuracy = ("accuracy", "agrees with JAX", "worst region")
+    header = ("run", "model", "size", *accuracy, "latency", "gates")
     table = Table("Phone models", header, tuple(rows), texts=2)
     return [Section("phone", "On the phone", (table,))] if rows else []
 

@@ -7,6 +7,8 @@ from msgspec import Meta, Struct
 Count = Annotated[int, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=1, le=2**16)]
 Kind = Literal["train", "simulate"]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Time = Annotated[float, Meta(ge=0)]
 
 
 class Figures(Struct, frozen=True):
@@ -156,8 +158,86 @@ class Latency(Struct, frozen=True):
     p95: float
 
 
+class Gate(Struct, frozen=True):
+    """What a phone model must be, and what it is."""
+
+    name: str
+    found: str
+    limit: str
+    passed: bool
+
+
+class GroupFigures(Struct, frozen=True):
+    """A phone model compared with JAX on the images of a region or client."""
+
+    images: Count
+    accuracy: float
+    jax_accuracy: float
+    loss: float
+    agreement: Share
+
+
+class NamedGroup(GroupFigures, frozen=True):
+    """The same of the one that loses most."""
+
+    name: str
+
+
+class Groups(Struct, frozen=True):
+    """A phone model by region and client, on examples that clients hold."""
+
+    data: Literal["holdout", "training"]
+    regions: dict[str, GroupFigures]
+    clients: Count
+    worst_region: NamedGroup | None = None
+    worst_client: NamedGroup | None = None
+
+
+class Setting(Struct, frozen=True):
+    """Latency of a run with so many threads, and with XNNPACK or without."""
+
+    threads: Count
+    xnnpack: bool
+    min_ms: Time
+    median_ms: Time
+    p95_ms: Time
+    runs: Count
+
+
+class OpFigures(Struct, frozen=True):
+    """All ops of one name: their work, and their share of the time."""
+
+    op: str
+    count: Count
+    multiply_adds: Count
+    bytes_moved: Count
+    share: Share
+
+
+class Delegate(Struct, frozen=True):
+    """In how many parts XNNPACK took a graph over, and which ops it left."""
+
+    parts: Count
+    taken: Count
+    left: dict[str, Count]
+
+
+class Phone(Struct, frozen=True):
+    """What a phone model takes of a machine, an image."""
+
+    batch: Count
+    latency: list[Setting]
+    first_run_ms: Time
+    memory_bytes: Count | None
+    runtime_bytes: Count | None
+    multiply_adds: Count
+    bytes_moved: Count
+    ops: list[OpFigures]
+    delegate: Delegate
+
+
 class Variant(Struct, frozen=True):
-    """One phone model, compared with JAX."""
+    """One phone model, compared with JAX; the fields with defaults came later than some files."""
 
     name: str
     file: str
@@ -169,6 +249,12 @@ class Variant(Struct, frozen=True):
     latency_ms: Latency
     ops: dict[str, int]
     within_tolerance: bool = True
+    logit_diff: float | None = None
+    gates: list[Gate] = []
+    overridden: bool = False
+    groups: Groups | None = None
+    phone: Phone | None = None
+    pareto: bool | None = None
 
 
 class Input(Struct, frozen=True):

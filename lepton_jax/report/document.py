@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lepton_jax.report import comparison, federation, headline, page, plots, results, style
+from lepton_jax.report import comparison, federation, headline, page, phone, plots, results, style
 from lepton_jax.report.blocks import Page, Tile, Tiles
 from lepton_jax.report.files import RunFiles
 from lepton_jax.report.lookup import look_up
@@ -24,7 +24,7 @@ def of_run(files: RunFiles) -> Document:
         *federation.held(files, found, svgs),
         *federation.traffic(files),
         *privacy(files, svgs),
-        *results.phone(files),
+        *phone.section(files),
         results.configuration(files),
     )
     tiles = Tiles(headline.tiles(files, found))

@@ -73,7 +73,7 @@ def _cost(files: RunFiles, found: Lookup) -> list[Tile]:
     if moved:
         costs.append(Tile("Traffic", blocks.size(moved), "all clients, up and down"))
     if files.export and files.export.variants:
-        least = min(files.export.variants, key=lambda each: each.bytes)
+        least = min(files.export.variants, key=lambda each: (not each.within_tolerance, each.bytes))
         note = f"{least.name}, accuracy {blocks.percent(least.accuracy)}"
         costs.append(Tile("Phone model", blocks.size(least.bytes), note))
     return costs

@@ -1,11 +1,11 @@
-"""Sections that any run may have: curves, classes, samples, the phone model, the config."""
+"""Sections that any run may have: curves, classes, samples, the config."""
 
 from collections.abc import Mapping
 
 from lepton_jax import config_files
 from lepton_jax.report import blocks, series
 from lepton_jax.report.blocks import Block, Plot, Section, Table
-from lepton_jax.report.contents import Evaluation, Export
+from lepton_jax.report.contents import Evaluation
 from lepton_jax.report.files import RunFiles
 from lepton_jax.report.lookup import Lookup
 
@@ -66,28 +66,6 @@ def samples(files: RunFiles, found: Lookup) -> list[Section]:
         "Of the test split: the most confident mistakes first, then images told right."
     )
     return [Section("samples", title, (lead, blocks.Gallery(pictures)))]
-
-
-def phone(files: RunFiles) -> list[Section]:
-    """The exported models, compared with JAX on the whole test split."""
-    if not files.export:
-        return []
-    export = files.export
-    shape = " x ".join(str(side) for side in export.input.shape)
-    lead = (
-        f"TFLite models that take {export.input.dtype} images [{shape}], normalization inside, and "
-        "were checked against JAX image by image on the test split. Latency is that of one image "
-        "on one thread of the machine that exported."
-    )
-    if export.calibration and any(each.name == "int8" for each in export.variants):
-        images = blocks.plural(export.calibration.images, "image")
-        lead += f" The ranges of int8 come from {images} of the {export.calibration.split} split."
-    beyond = [each.name for each in export.variants if not each.within_tolerance]
-    warning = [
-        blocks.Prose(f"{name} is more than a point less accurate than JAX.") for name in beyond
-    ]
-    parts: tuple[Block, ...] = (blocks.Prose(lead), *warning, _variants(export), _ops(export))
-    return [Section("phone", "On the phone", parts)]
 
 
 def configuration(files: RunFiles) -> Section:
@@ -163,41 +141,3 @@ def _confusions(evaluation: Evaluation, found: Lookup) -> list[Table]:
     )
     header = ("true class", "taken for", "images", "share of the true class")
     return [Table("Most frequent confusions", header, rows, texts=2)] if rows else []
-
-
-def _variants(export: Export) -> Table:
-    header = (
-        "model",
-        "size",
-        "accuracy",
-        "JAX",
-        "same answer",
-        "largest difference",
-        "latency",
-        "95%",
-    )
-    rows = tuple(
-        (
-            each.file,
-            blocks.size(each.bytes),
-            blocks.percent(each.accuracy),
-            blocks.percent(each.jax_accuracy),
-            blocks.percent(each.top1_agreement),
-            f"{each.max_abs_diff:.1e}",
-            f"{each.latency_ms.median:.3f} ms",
-            f"{each.latency_ms.p95:.3f} ms",
-        )
-        for each in export.variants
-    )
-    return Table("Phone models", header, rows)
-
-
-def _ops(export: Export) -> Table:
-    names = sorted({op for each in export.variants for op in each.ops})
-    rows = [
-        (op, *(str(each.ops.get(op, 0) or blocks.MISSING) for each in export.variants))
-        for op in names
-    ]
-    rows.append(("all", *(str(sum(each.ops.values())) for each in export.variants)))
-    header = ("operation", *(each.name for each in export.variants))
-    return Table("Operations in each model", header, tuple(rows), fold=True)
