@@ -4,6 +4,7 @@ from federated.aggregate import aggregate
 from federated.algorithms import fed_avg, rounds
 from federated.channel import plain
 from federated.client import local_update
+from federated.devices import simulate_on_devices
 from federated.evaluate import evaluate_run
 from federated.over import make_over
 from federated.privacy.client_noise import distributed, local
@@ -35,5 +36,6 @@ __all__ = [
     "rotate",
     "rounds",
     "simulate",
+    "simulate_on_devices",
     "tree",
 ]

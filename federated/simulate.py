@@ -3,7 +3,7 @@
 import json
 import statistics
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import jax
@@ -36,9 +36,16 @@ from lepton_jax.training.records import (
 from lepton_jax.training.runs import Clock, Progress, Result, open_run
 from lepton_jax.typing import PRNGKey, Variables
 
+MakeParts = Callable[[Run, float | None], tuple[Parts, ServerState]]
+
 
 def simulate(
-    run: Run, out: Path, *, resume: bool = False, target_accuracy: float | None = None
+    run: Run,
+    out: Path,
+    *,
+    resume: bool = False,
+    target_accuracy: float | None = None,
+    make_parts: MakeParts | None = None,
 ) -> Generator[Progress, None, Result]:
     """Trains a model over clients that keep their data, and leaves a run folder.
 
@@ -49,6 +56,7 @@ def simulate(
         equal to that of a run that was never interrupted. A finished run returns its result again.
       target_accuracy: stop after the first evaluated round whose accuracy on the test split
         reaches this.
+      make_parts: replaces `set_up`, for clients that work otherwise.
 
     Yields:
       Progress, after each round.
@@ -64,7 +72,7 @@ def simulate(
     with open_run(out, run, resume=resume, kind="simulate") as finished:
         if finished is not None:
             return finished
-        parts, state = set_up(run, target_accuracy)
+        parts, state = (make_parts or set_up)(run, target_accuracy)
         _pin_partition(parts, out / "partition.json")
         account = open_account(parts.promise, run, out, resume=resume)
         with open_checkpoints(out / "checkpoints", keep=run.checkpoint.keep) as checkpoints:

@@ -79,6 +79,7 @@ def test_batch_norm_is_not_inverted_and_says_why(tmp_path: Path) -> None:
     assert not (tmp_path / "inversion.png").exists()
 
 
+@pytest.mark.slow
 def test_a_gate_that_fails_is_named_and_is_exit_code_1(
     tmp_path: Path,
     no_inversion: None,
