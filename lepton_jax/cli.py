@@ -6,12 +6,12 @@ Nothing heavy is imported before a verb needs it, so that `lepton --help` answer
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from lepton_jax import __version__, console, privacy_verbs
+from lepton_jax import __version__, console, phone_verbs, privacy_verbs
 from lepton_jax.arguments import Config, Folder, Json, Out, Resume, Set, Target
 from lepton_jax.checks import UserError, suggestion
 
@@ -50,6 +50,7 @@ def simulate(
     resume: Resume = False,
     set_: Set = (),
     target_accuracy: Target = None,
+    devices: Annotated[bool, arg(help="clients are TFLite interpreters, as on phones")] = False,
     json: Json = False,
 ) -> None:
     """Train across client and region shards; raw data stay where they are.
@@ -58,10 +59,11 @@ def simulate(
     """
     run = _configure(config, set_)
     _start_jax()
-    from federated import simulate as simulation
+    import federated
 
+    begin = federated.simulate_on_devices if devices else federated.simulate
     folder = out or Path("runs") / run.name
-    result = console.show(simulation(run, folder, resume=resume, target_accuracy=target_accuracy))
+    result = console.show(begin(run, folder, resume=resume, target_accuracy=target_accuracy))
     console.say(result.to_json(), json, console.summary(result))
 
 
@@ -75,25 +77,6 @@ def evaluate(run: Positional[Folder], /, json: Json = False) -> None:
 
     figures = evaluate_run(run)
     console.say({"run": str(run), **figures}, json, console.evaluation(figures))
-
-
-def export(
-    run: Positional[Folder],
-    /,
-    variants: Annotated[
-        tuple[Literal["float32", "int8"], ...], arg(help="default: as the config says")
-    ] = (),
-    json: Json = False,
-) -> None:
-    """Write a run as TFLite models, checked against JAX.
-
-    Example: lepton export runs/digits_central --variants float32 int8
-    """
-    _start_jax()
-    from lepton_jax.export import export as exporting
-
-    figures = exporting(run, variants=variants or None)
-    console.say(console.phone_figures(run, figures), json, console.phone_table(figures))
 
 
 def report(
@@ -236,7 +219,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "simulate": simulate,
     "evaluate": evaluate,
-    "export": export,
+    "export": phone_verbs.export,
+    "inspect": phone_verbs.inspect,
     "report": report,
     "models": models,
     "data list": data_list,

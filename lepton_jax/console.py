@@ -114,18 +114,61 @@ def verification(run: Path, found: "Verified") -> str:
 
 
 def phone_figures(run: Path, figures: dict[str, Any]) -> dict[str, Any]:
-    """What `--json` tells of an export: `latency_ms` is the median."""
+    """What `--json` tells of an export: `latency_ms` is the median of one image."""
     kept = ("name", "file", "bytes", "max_abs_diff", "top1_agreement", "accuracy")
     variants = [
-        {**{key: each[key] for key in kept}, "latency_ms": each["latency_ms"]["median"]}
+        {
+            **{key: each[key] for key in kept},
+            "latency_ms": each["latency_ms"]["median"],
+            "pareto": each["pareto"],
+            "within_tolerance": each["within_tolerance"],
+        }
         for each in figures["variants"]
     ]
-    return {"run": str(run), "variants": variants}
+    return {"run": str(run), "converter": figures["converter"], "variants": variants}
 
 
 def phone_table(figures: dict[str, Any]) -> str:
-    """The variants of an export, a row each."""
-    return table(phone_figures(Path(), figures)["variants"])
+    """The variants of an export, a row each; those that no other one beats have a star."""
+    rows = [
+        {
+            "name": each["name"],
+            "bytes": each["bytes"],
+            "accuracy": each["accuracy"],
+            "as JAX": each["top1_agreement"],
+            "worst region": _worst(each["groups"]),
+            "latency_ms": each["latency_ms"]["median"],
+            "best": "*" if each["pareto"] else "",
+            "gates": "passed" if each["within_tolerance"] else "FAILED, kept all the same",
+        }
+        for each in figures["variants"]
+    ]
+    if not any(row["worst region"] for row in rows):
+        rows = [{key: row[key] for key in row if key != "worst region"} for row in rows]
+    lines = [table(rows)]
+    if "training" in figures:
+        told = figures["training"]
+        lines.append(f"{told['file']} trains on a phone: {', '.join(told['signatures'])}")
+    return "\n".join(lines)
+
+
+def _worst(groups: dict[str, Any] | None) -> str:
+    worst = groups and groups["worst_region"]
+    return f"{worst['name']} {-100 * worst['loss'] + 0.0:+.2f} points" if worst else ""
+
+
+def listing(figures: dict[str, Any]) -> str:
+    """Nested figures, a line each."""
+    lines = []
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            lines += [name, *(f"  {line}" for line in listing(value).splitlines())]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            lines += [name, *(f"  {' '.join(map(str, each.values()))}" for each in value)]
+        else:
+            told = ", ".join(map(str, value)) if isinstance(value, list) else _cell(value)
+            lines.append(f"{name}: {told}")
+    return "\n".join(lines)
 
 
 def audit(figures: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from federated import simulate
+from federated.groups import groups_of
 from lepton_jax.config_files import load
 from lepton_jax.export import export
 from lepton_jax.report import report
@@ -58,7 +59,7 @@ def demo(
     second = show(simulate(load("digits_federated"), together))
     note("3/4 phone models, each checked against JAX")
     phone = export(central)
-    export(together)
+    export(together, groups=groups_of)
     note("4/4 report")
     for folder in (central, together):
         report([folder])

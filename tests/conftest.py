@@ -39,5 +39,5 @@ def tfds_data_dir() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the README's examples first: they run in order, and would else be waited for at the end."""
-    items.sort(key=lambda item: item.path.name != "test_readme.py")
+    """Puts the longest first, which run in order: they would else be waited for at the end."""
+    items.sort(key=lambda item: item.path.name not in ("test_readme.py", "test_notebook.py"))

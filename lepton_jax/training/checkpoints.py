@@ -161,6 +161,8 @@ def restore_raw(folder: Path, index: int | None = None) -> dict[str, Any]:
     if index is None:
         index = max(finished(folder), default=0)
     path = (folder / str(index)).resolve()
+    if not path.exists():
+        raise UserError(str(path), "a finished checkpoint", "none", "restore the run folder")
     verify(path)
     with _readable(path), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         tree = reader.metadata(path / _STATE).item_metadata.tree

@@ -119,10 +119,23 @@ BOOKS = (
     ),
     Mutant(
         "export: int8 is calibrated on the protected images",
-        "lepton_jax/export/run.py",
-        "if not _is_private(saved):",
-        "if True:",
-        Law("tests/lepton_jax/export/test_run.py::test_private_images_calibrate_nothing"),
+        "lepton_jax/export/calibration.py",
+        "    if protected:\n",
+        "    if False:\n",
+        Law(
+            "tests/lepton_jax/export/test_calibration.py"
+            "::test_images_of_clients_and_of_the_protected_calibrate_nothing"
+        ),
+    ),
+    Mutant(
+        "export: a private run's images are trained on again, by quantization-aware training",
+        "lepton_jax/export/fine_tune.py",
+        'return None if saved.config.train.privacy is None else "a private run"',
+        "return None",
+        Law(
+            "tests/lepton_jax/export/test_fine_tune.py"
+            "::test_images_that_are_not_ours_are_not_trained_on"
+        ),
     ),
 )
 

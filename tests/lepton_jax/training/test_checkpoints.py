@@ -178,6 +178,11 @@ def test_an_unfinished_checkpoint_does_not_count(folder: Path) -> None:
         restore_raw(folder)
 
 
+def test_a_checkpoint_that_is_not_there_is_told_as_such(folder: Path) -> None:
+    with pytest.raises(UserError, match="7: expected a finished checkpoint, got none"):
+        restore_raw(folder, 7)
+
+
 def test_a_damaged_checkpoint_that_is_asked_for_by_number_is_refused(folder: Path) -> None:
     flip(folder / "1" / "host.json")
     with pytest.raises(UserError, match=r"host\.json"):
