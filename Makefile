@@ -3,6 +3,7 @@
 #   make test       installs and passes the tests
 #   make check      formatting, lint, types, import floors, doctests and tests: the whole gate
 #   make test-slow  the suites that take minutes
+#   make web        builds what `lepton export --web` puts into a page (needs Node 20)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,16 +12,20 @@ CONSTRAINTS := constraints/$(VERSION).txt
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope
 
-.PHONY: demo test test-slow check format lint types floors clean
+WEB := lepton_jax/export/web
+
+.PHONY: demo web test test-slow check format lint types floors clean
 
 demo: $(VENV)/.all
 	$(BIN)/lepton demo
+
+web: $(WEB)/bundle/app.js
 
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
 	$(PYTEST) --doctest-modules lepton_jax federated
 
-test-slow: $(VENV)/.dev
+test-slow: $(VENV)/.dev $(if $(shell command -v npm),web)
 	$(PYTEST) -m slow
 
 check: lint types floors test
@@ -52,4 +57,10 @@ $(VENV)/.all: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 
 $(VENV)/.dev: $(VENV)/.all
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	# The converter without TensorFlow has no build for every system; its tests are skipped there.
+	-$(BIN)/python -m pip install --quiet --no-deps --requirement constraints/litert.txt
+	touch $@
+
+$(WEB)/bundle/app.js: $(WEB)/package-lock.json $(WEB)/build.mjs $(wildcard $(WEB)/src/*) $(wildcard $(WEB)/src/locales/*)
+	cd $(WEB) && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build
 	touch $@
