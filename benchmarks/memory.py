@@ -21,7 +21,7 @@ class Peak:
         tree = list(_tree(self.pid))
         held = sum(_resident(pid) for pid in tree)
         if len(tree) == 1:
-            held = max(held, _high_water(self.pid))
+            held = max(held, high_water(self.pid))
         self.bytes = max(self.bytes, held)
 
 
@@ -65,7 +65,8 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def _high_water(pid: int) -> int:
+def high_water(pid: int) -> int:
+    """The most bytes that a process was resident in, by the system's own count; 0 where it has none."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
