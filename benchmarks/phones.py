@@ -20,9 +20,9 @@ from lepton_jax import models
 from lepton_jax.config import Interface, Model
 from lepton_jax.console import note, table
 from lepton_jax.export import ops
+from lepton_jax.export.answers import answers
 from lepton_jax.export.convert import CONVERTERS
 from lepton_jax.export.interface import phone_model
-from lepton_jax.export.phone import run
 from lepton_jax.export.quantize import quantize
 
 SHAPES = {
@@ -92,7 +92,7 @@ def latencies() -> list[dict[str, Any]]:
     turns: dict[str, list[float]] = {name: [] for name in made}
     for _ in range(_TURNS):
         for name, content in made.items():
-            turns[name].append(float(np.median(run(content, images)[1])) * 1e3)
+            turns[name].append(float(np.median(answers(content, images).seconds)) * 1e3)
     median = {name: statistics.median(each) for name, each in turns.items()}
     return [
         {

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Int32
+from jaxtyping import Array, Float32, Int32
 
 from lepton_jax import config, metrics, trees
 from lepton_jax.metrics import Tally
@@ -44,6 +44,11 @@ ClientOptimizer = Callable[[Count], optax.GradientTransformation]
 LocalUpdate = Callable[[Variables, PyTree, Count, Count, PRNGKey], Update]
 
 
+def learning_rate(settings: config.Federated, round: Count) -> Float32[Array, ""]:
+    """The clients' after so many rounds: `client.learning_rate` times `client_decay` ** rounds."""
+    return settings.client.learning_rate * settings.client_decay ** round.astype(jnp.float32)
+
+
 def client_optimizer(settings: config.Federated) -> ClientOptimizer:
     """rounds done -> the clients' optimizer, its learning rate times `client_decay` ** rounds done.
 
@@ -51,7 +56,7 @@ def client_optimizer(settings: config.Federated) -> ClientOptimizer:
     """
 
     def in_round(round: Count) -> optax.GradientTransformation:
-        rate = settings.client.learning_rate * settings.client_decay ** round.astype(jnp.float32)
+        rate = learning_rate(settings, round)
         return make_optimizer(settings.client, learning_rate=lambda step: rate)
 
     return in_round

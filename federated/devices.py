@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 from federated.aggregate import Report, aggregate
 from federated.algorithms import FederatedAlgorithm, ServerState, fed_avg
 from federated.channel import plain
-from federated.client import Count, Update
+from federated.client import Count, Update, learning_rate
 from federated.parts import Parts, set_up
 from federated.privacy.noise import Drawn
 from federated.sampling import Cohort, batch_size
@@ -163,7 +163,7 @@ def _algorithm(parts: Parts, model: bytes) -> FederatedAlgorithm:
     ) -> tuple[ServerState, Report]:
         params = jax.device_get(state.params)
         flat, unravel = ravel_pytree(params)
-        rate = learning_rate(federated, int(state.round))
+        rate = float(learning_rate(federated, jnp.asarray(state.round)))
         begin = np.asarray(flat)
         slots = range(len(cohort.ids))
         deltas, tallies = zip(
@@ -177,12 +177,6 @@ def _algorithm(parts: Parts, model: bytes) -> FederatedAlgorithm:
         return inner.apply(state, cohort._replace(batches=updates), key, drawn)
 
     return FederatedAlgorithm(inner.init, apply, inner.draw)
-
-
-def learning_rate(federated: config.Federated, done: int) -> float:
-    """The clients' learning rate after `done` rounds, in float32 as `simulate` computes it."""
-    decay = jnp.float32(federated.client_decay) ** jnp.float32(done)
-    return float(jnp.float32(federated.client.learning_rate) * decay)
 
 
 def _replay(

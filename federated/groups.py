@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from federated.policy import Policy, load_policies
-from federated.shards import Client, partition
+from federated.shards import Client, measured_on, partition
 from lepton_jax.config import Run
 from lepton_jax.data.splits import Examples, Splits
 from lepton_jax.export.groups import Groups
@@ -33,12 +33,12 @@ def groups_of(run: Run, splits: Splits, *, limit: int = 10_000) -> Groups:
     """
     federated = run.federated
     clients = partition(federated, splits.train, splits.info)
-    held_out = any(len(client.holdout) for client in clients)
+    data, held = measured_on(clients)
     rng = np.random.default_rng(federated.partition_seed)
     share = max(limit // len(clients), 1)
     parts = {
-        client.id: np.sort(rng.permutation(client.holdout if held_out else client.train)[:share])
-        for client in clients
+        client.id: np.sort(rng.permutation(own)[:share])
+        for client, own in zip(clients, held, strict=True)
     }
     names = list(dict.fromkeys(client.region for client in clients))
     gated = federated.policies is not None
@@ -48,7 +48,7 @@ def groups_of(run: Run, splits: Splits, *, limit: int = 10_000) -> Groups:
     told = [parts[each.id] for each in clients if each.region in names]
     index = np.concatenate([np.zeros(0, np.int64), *told])
     return Groups(
-        "holdout" if held_out else "training",
+        data,
         Examples(splits.train.images[index], splits.train.labels[index], None),
         {
             name: _places(index, [parts[each.id] for each in clients if each.region == name])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32
 
-from federated.shards import Client
+from federated.shards import Client, measured_on
 from lepton_jax import metrics
 from lepton_jax.data.splits import Examples
 from lepton_jax.training.losses import Loss
@@ -57,8 +57,7 @@ def evaluate_clients(
       `client_data`, "holdout" or "training". A client without any holdout has loss and accuracy
       None, and is left out of the percentiles.
     """
-    held_out = any(len(client.holdout) for client in clients)
-    parts = [client.holdout if held_out else client.train for client in clients]
+    data, parts = measured_on(clients)
     names = list(dict.fromkeys(client.region for client in clients))
     homes = np.array([names.index(client.region) for client in clients], np.int32)
     sums = _zero(len(clients), len(names), classes)
@@ -77,7 +76,7 @@ def evaluate_clients(
             for name, count, figures in zip(names, np.bincount(homes), by_region, strict=True)
         ],
         "client_percentiles": {"accuracy": _percentiles([each["accuracy"] for each in by_client])},
-        "client_data": "holdout" if held_out else "training",
+        "client_data": data,
     }
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -29,6 +29,19 @@ class Client(NamedTuple):
     region: str
     train: np.ndarray
     holdout: np.ndarray
+
+
+def measured_on(
+    clients: Sequence[Client],
+) -> tuple[Literal["holdout", "training"], list[np.ndarray]]:
+    """What clients are measured on: their holdouts or, if no client has one, what they train on.
+
+    Returns:
+      Which of both, and each client's indices.
+    """
+    if any(len(client.holdout) for client in clients):
+        return "holdout", [client.holdout for client in clients]
+    return "training", [client.train for client in clients]
 
 
 def partition(

@@ -29,7 +29,11 @@ def fold_affine(model: bytes) -> bytes:
     """
     content = unpack(model)
     (graph,) = content.subgraphs
-    found = {int(op.outputs[0]): _affine(content, graph, op) for op in graph.operators}
+    codes = op_codes(content)
+    found = {
+        int(op.outputs[0]): _affine(content, graph, op, codes[op.opcodeIndex])
+        for op in graph.operators
+    }
     ops, dropped = [], set()
     for op in reversed(graph.operators):
         chain = [] if id(op) in dropped else _chain(graph, found, int(op.outputs[0]))
@@ -45,8 +49,8 @@ def fold_affine(model: bytes) -> bytes:
     return pack(content, len(model))
 
 
-def _affine(content: Any, graph: Any, op: Any) -> _Affine | None:
-    name, made = op_codes(content)[op.opcodeIndex], graph.tensors[op.outputs[0]]
+def _affine(content: Any, graph: Any, op: Any, name: str) -> _Affine | None:
+    made = graph.tensors[op.outputs[0]]
     if name not in ("MUL", "ADD", "SUB") or len(made.shape) != 4 or type_name(made) != "FLOAT32":
         return None
     given, other = (int(i) for i in op.inputs)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from lepton_jax.checks import UserError
-from lepton_jax.export.extras import litert, quiet
+from lepton_jax.export.extras import open_interpreter
 from lepton_jax.export.interpreter import INPUT, SIGNATURE
 
 _WARM_UP = 3  # runs that pay for first touches of memory
@@ -47,7 +47,7 @@ def answers(model: bytes, images: UInt8[np.ndarray, "N H W F"]) -> Answers:
     parts, seconds = [], []
     for i in range(-_WARM_UP, len(given.batches)):
         batch = given.batches[max(i, 0)]
-        given.opened.set_tensor(given.image["index"], _as(given.image["dtype"], batch))
+        given.opened.set_tensor(given.image["index"], as_input(given.image["dtype"], batch))
         start = time.perf_counter()
         given.opened.invoke()
         taken = time.perf_counter() - start
@@ -68,10 +68,7 @@ class _Prepared(NamedTuple):
 
 
 def _prepared(model: bytes, images: np.ndarray) -> _Prepared:
-    interpreter = litert().Interpreter
-    with quiet():
-        opened = interpreter(model_content=model, num_threads=1)
-        opened.allocate_tensors()
+    opened = open_interpreter(model)
     signature = opened.get_signature_list().get(SIGNATURE)
     if signature is None or signature["inputs"] != [INPUT]:
         raise UserError("model", f"a signature {SIGNATURE!r} of one input {INPUT!r}", "another")
@@ -87,7 +84,8 @@ def _prepared(model: bytes, images: np.ndarray) -> _Prepared:
     return _Prepared(opened, image, runner.get_output_details(), batches)
 
 
-def _as(dtype: type, images: np.ndarray) -> np.ndarray:
+def as_input(dtype: type, images: np.ndarray) -> np.ndarray:
+    """Raw bytes as a model takes them: divided by 255 for `float32`, less 128 for `int8`."""
     if dtype is np.float32:
         return images.astype(np.float32) / np.float32(255)
     return (images.astype(np.int16) - 128).astype(np.int8) if dtype is np.int8 else images

@@ -43,11 +43,12 @@ def convert_batch(
     content, other = unpack(few), unpack(more)
     if not _same_graph(content, other):
         raise _refusal("another graph for another batch")
+    codes = op_codes(content)
     for graph, twin in zip(content.subgraphs, other.subgraphs, strict=True):
         for tensor, match in zip(graph.tensors, twin.tensors, strict=True):
             _free(tensor, match)
         for op, match in zip(graph.operators, twin.operators, strict=True):
-            name = op_codes(content)[op.opcodeIndex]
+            name = codes[op.opcodeIndex]
             if name == "RESHAPE" and len(op.inputs) == 2:
                 _free_shape(content, graph, op, constant(other, twin.tensors[match.inputs[1]]))
             elif name in ("SLICE", "STRIDED_SLICE"):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
 from lepton_jax.checks import UserError
-from lepton_jax.export.extras import litert, quiet
+from lepton_jax.export.extras import open_interpreter
 from lepton_jax.export.flatbuffer import notes
 from lepton_jax.export.learning import NOTE, Facts
 
@@ -74,10 +74,7 @@ def open_device(model: bytes) -> Device:
       UserError: it lacks one of them, or LiteRT is not installed.
     """
     facts = read_facts(model)
-    with quiet():
-        opened = litert().Interpreter(model_content=model, num_threads=1)
-        opened.allocate_tensors()
-    runners = _runners(opened)
+    runners = _runners(open_interpreter(model))
 
     def examples(images: Images, labels: Labels, weights: Shares) -> dict[str, np.ndarray]:
         missing = facts.batch_size - len(images)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from lepton_jax.checks import UserError
 
@@ -50,6 +51,23 @@ def litert() -> ModuleType:
     with _needed("LiteRT"):
         from ai_edge_litert import interpreter
     return interpreter
+
+
+def open_interpreter(model: bytes, **options: Any) -> Any:
+    """LiteRT's interpreter of a model on one thread, its tensors allocated.
+
+    Args:
+      model: the content of a .tflite file that was made here: another one may end the process.
+      **options: of the interpreter.
+
+    Raises:
+      UserError: LiteRT is not installed.
+    """
+    interpreter = litert().Interpreter
+    with quiet():
+        opened = interpreter(model_content=model, num_threads=1, **options)
+        opened.allocate_tensors()
+    return opened
 
 
 def schema() -> ModuleType:

@@ -5,9 +5,9 @@ from math import prod
 from typing import Any, NamedTuple
 
 from lepton_jax.checks import UserError
-from lepton_jax.export.extras import schema
 from lepton_jax.export.flatbuffer import op_codes, pack, unpack
 from lepton_jax.export.interpreter import SIGNATURE
+from lepton_jax.export.surgery import type_name
 
 _BITS = {
     **{"FLOAT64": 64, "INT64": 64, "UINT64": 64, "COMPLEX64": 64, "COMPLEX128": 128},
@@ -68,14 +68,13 @@ def read(model: bytes, signature: str = SIGNATURE) -> Graph:
     content = unpack(model)
     graph = content.subgraphs[_place(content, signature)]
     codes = op_codes(content)
-    kinds = _invert(schema().TensorType)
 
     def tensor(each: Any) -> Tensor:
         shape = [] if each.shape is None else [int(side) for side in each.shape]
         for axis, side in enumerate([] if each.shapeSignature is None else each.shapeSignature):
             shape[axis] = 1 if side < 0 else shape[axis]
         constant = content.buffers[each.buffer].data is not None
-        return Tensor(tuple(shape), kinds[each.type], constant)
+        return Tensor(tuple(shape), type_name(each), constant)
 
     def op(each: Any) -> Op:
         given = () if each.inputs is None else (int(i) for i in each.inputs if i >= 0)
@@ -198,8 +197,7 @@ def logits_of(model: bytes, signature: str = SIGNATURE) -> bytes | None:
     graph = content.subgraphs[_place(content, signature)]
     names = op_codes(content)
     last = [op for op in graph.operators if names[op.opcodeIndex] == "SOFTMAX"]
-    kinds = _invert(schema().TensorType)
-    if not last or kinds[graph.tensors[last[-1].inputs[0]].type] != "FLOAT32":
+    if not last or type_name(graph.tensors[last[-1].inputs[0]]) != "FLOAT32":
         return None
     logits = int(last[-1].inputs[0])
     graph.operators = graph.operators[: graph.operators.index(last[-1])]
@@ -223,7 +221,3 @@ def _place(content: Any, signature: str) -> int:
     if signature not in found:
         raise UserError("model", f"a signature {signature!r}", ", ".join(found) or "none")
     return found[signature]
-
-
-def _invert(names: type) -> dict[int, str]:
-    return {code: name for name, code in vars(names).items() if isinstance(code, int)}

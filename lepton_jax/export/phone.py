@@ -14,15 +14,13 @@ from typing import IO, Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
-from jaxtyping import Float, UInt8
 from msgspec import Meta
 
 from lepton_jax import untrusted
 from lepton_jax.checks import UserError
 from lepton_jax.export import interpreter
-from lepton_jax.export.extras import litert, quiet
+from lepton_jax.export.extras import litert
 
-_WARM_UP = 3  # runs that pay for first touches of memory
 _AT_A_TIME = 32  # images that the process is given, and has its time for
 _WAIT_S = 2.0 * interpreter.SECONDS  # its clock counts computing, ours also waits for a core
 _ANSWER_BYTES = 2**20
@@ -85,31 +83,6 @@ def open_model(path: Path | str) -> Classify:
 
     weakref.finalize(classify, _end, served.process)
     return classify
-
-
-def run(
-    model: bytes, images: UInt8[np.ndarray, "N H W F"]
-) -> tuple[Float[np.ndarray, "N K"], Float[np.ndarray, "N"]]:
-    """Classifies images one by one, as a phone does, and times each; in this process.
-
-    Args:
-      model: the content of a .tflite file that was made here: another one may end the process.
-      images: raw bytes, uint8.
-
-    Returns:
-      The probabilities, and the seconds that the interpreter took, warm, copies left out.
-
-    Raises:
-      UserError: images of another shape or type.
-      ValueError: it is no model of `convert`.
-    """
-    litert()
-    with quiet():
-        opened = interpreter.interpret(model)
-    told = interpreter.describe(opened)
-    _check(images, told["dtype"], told["shape"])
-    interpreter.classify(opened, images[:_WARM_UP])
-    return interpreter.classify(opened, images)
 
 
 def _check(images: np.ndarray, dtype: str, shape: Any) -> None:

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lepton_jax.checks import UserError
-from lepton_jax.export.extras import litert, quiet
+from lepton_jax.export.answers import as_input
+from lepton_jax.export.extras import litert, open_interpreter
 from lepton_jax.export.flatbuffer import unpack
 from lepton_jax.export.interpreter import INPUT
 from lepton_jax.export.surgery import is_constant
@@ -41,15 +42,10 @@ def measure(model: bytes, images: np.ndarray | None, percentile: float = 100.0) 
     """
     if not 50 < percentile <= 100:
         raise UserError("export.calibration.percentile", "above 50, at most 100", percentile)
-    interpreter = litert()
-    with quiet():
-        opened = interpreter.Interpreter(
-            model_content=model,
-            num_threads=1,
-            experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
-        opened.allocate_tensors()
+    kernels = litert().OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    opened = open_interpreter(
+        model, experimental_preserve_all_tensors=True, experimental_op_resolver_type=kernels
+    )
     (given,) = opened.get_input_details()
     images = _checked(images, given["shape"])
     batch = given["shape"][0]
@@ -57,7 +53,7 @@ def measure(model: bytes, images: np.ndarray | None, percentile: float = 100.0) 
     tails: dict[str, _Tails] = {}
     for start in range(0, len(images), batch):
         some = np.take(images, range(start, start + batch), axis=0, mode="wrap")
-        opened.set_tensor(given["index"], _as(some, given["dtype"]))
+        opened.set_tensor(given["index"], as_input(given["dtype"], some))
         opened.invoke()
         for each in floats:
             values = _value(opened, each["index"])
@@ -89,10 +85,6 @@ def _computed(model: bytes, opened: Any) -> list[dict[str, Any]]:
         and each["index"] < len(graph.tensors)
         and not is_constant(content, graph, each["index"])
     ]
-
-
-def _as(images: np.ndarray, dtype: Any) -> np.ndarray:
-    return images if dtype is np.uint8 else images.astype(np.float32) / np.float32(255)
 
 
 def _value(opened: Any, index: int) -> np.ndarray:

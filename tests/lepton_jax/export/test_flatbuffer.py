@@ -3,10 +3,10 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from lepton_jax.config import Interface
+from lepton_jax.export.answers import answers
 from lepton_jax.export.convert import CONVERTERS
 from lepton_jax.export.flatbuffer import add_notes, notes
 from lepton_jax.export.interface import phone_model
-from lepton_jax.export.phone import run
 from lepton_jax.export.quantize import quantize
 from tests.lepton_jax.export.conftest import CLASSES, SHAPE, Net
 
@@ -24,7 +24,7 @@ def test_notes_are_read_back_and_change_no_answer(models: list[bytes], net: Net)
         assert "first" not in notes(model)
         found = notes(noted)
         assert (found["first"], found["second"].decode()) == (b"a" * 64, "ä")
-        before, after = (run(each, net.images)[0] for each in (model, noted))
+        before, after = (answers(each, net.images).scores for each in (model, noted))
         np.testing.assert_array_equal(before, after)
         assert len(noted) - len(model) < 512
 

@@ -7,9 +7,9 @@ from ai_edge_litert.interpreter import Interpreter
 from lepton_jax.checks import UserError
 from lepton_jax.config import Interface
 from lepton_jax.export import ops
+from lepton_jax.export.answers import answers
 from lepton_jax.export.convert import CONVERTERS, Entry, convert
 from lepton_jax.export.interface import phone_model
-from lepton_jax.export.phone import run
 from lepton_jax.export.quantize import quantize
 from lepton_jax.export.ranges import measure
 from tests.lepton_jax.export.conftest import CLASSES, SHAPE, Net
@@ -41,7 +41,7 @@ def test_every_variant_takes_bytes_and_comes_near_jax(
         classify.get_output_details().values(),
     )
     assert image["dtype"] == np.uint8 and given["dtype"] == np.float32
-    found = run(model, net.images)[0]
+    found = answers(model, net.images).scores
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
     np.testing.assert_allclose(found, net.probabilities, atol=NEAR.get(variant, 0.25))
 
@@ -165,7 +165,9 @@ def test_norms_keep_their_vectors_in_floats() -> None:
     images = np.random.default_rng(0).integers(256, size=(16, *SHAPE)).astype(np.uint8)
     expected = jax.nn.softmax(jax.jit(model.apply)(variables, jnp.asarray(images)), axis=-1)
     floats = phone_model(lambda x: model.apply(variables, x), SHAPE, 10, Interface(), "litert")
-    found = run(quantize(floats, "int8", interface=Interface(), calibration=images), images)[0]
+    found = answers(
+        quantize(floats, "int8", interface=Interface(), calibration=images), images
+    ).scores
     np.testing.assert_allclose(found, expected, atol=0.05)
 
 
