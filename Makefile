@@ -10,7 +10,7 @@ VENV ?= .venv
 VERSION := $(shell $(PYTHON) -c 'import sys; print("py311" if sys.version_info < (3, 12) else "py312")')
 CONSTRAINTS := constraints/$(VERSION).txt
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 WEB := lepton_jax/export/web
 

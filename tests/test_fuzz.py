@@ -21,9 +21,9 @@ from lepton_jax.training.runs import open_run
 from tests.lepton_jax.report.conftest import write_run
 from tests.mutations import HOSTILE, mutated
 
-FEW, MANY = range(500), range(10_000)
+FEW, MANY = range(200), range(10_000)
 COUNTS = [
-    pytest.param(FEW, id="500"),
+    pytest.param(FEW, id="200"),
     pytest.param(MANY, id="10000", marks=pytest.mark.slow),
 ]
 

@@ -52,7 +52,7 @@ def fixed_point(clip: float, scale: float, clients: int) -> Encoding:
     Raises:
       UserError: as in the table.
 
-    >>> coding = fixed_point(clip=1.0, scale=2**16, clients=100)
+    >>> coding = fixed_point(clip=1.0, scale=2.0**16, clients=100)
     >>> first, second = (coding.encode(np.array(x, np.float32)) for x in ([0.5, -1], [0.25, 0.5]))
     >>> coding.decode(first + second).tolist()
     [0.75, -0.5]

@@ -4,48 +4,18 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 import pytest
 
-from federated.aggregate import Aggregator, Report, aggregate
-from federated.algorithms import FederatedAlgorithm, ServerState, fed_avg, rounds
+from federated.aggregate import Aggregator, aggregate
+from federated.algorithms import rounds
 from federated.channel import HostChannel, RoundMark, plain
-from federated.client import local_update
-from federated.over import Kind, make_over
+from federated.over import Kind
 from federated.privacy.client_noise import local
 from federated.privacy.ftrl import banded, tree
 from federated.privacy.noise import Noise, gaussian
-from federated.sampling import Cohort
 from federated.stages import clip
-from lepton_jax.privacy.entropy import Source, seeded_source
-from lepton_jax.typing import Variables
 from tests.federated import tiny
-
-MODEL = tiny.make_model()
-KEY = jax.random.key(7)
-CLIENT = local_update(MODEL, lambda round: optax.sgd(0.5), tiny.LOSS, augment=tiny.as_floats)
-
-
-def make(aggregator: Aggregator, over: Kind = "scan") -> FederatedAlgorithm:
-    return fed_avg(CLIENT, optax.sgd(1.0), aggregator, make_over(over))
-
-
-def lay(*ids: int, slots: int = 4) -> Cohort:
-    return tiny.make_cohort(9, 2, 5, 7, ids=list(ids), slots=slots)
-
-
-def begin() -> Variables:
-    return MODEL.init(jax.random.key(0))
-
-
-def sources(number: int) -> Source:
-    return seeded_source(7, number)
-
-
-def play(algorithm: FederatedAlgorithm, *cohorts: Cohort) -> tuple[ServerState, Report]:
-    start = algorithm.init(begin())
-    *_, (_, state, report) = rounds(algorithm, start, cohorts, KEY, sources)
-    return jax.device_get((state, report))
+from tests.federated.played import KEY, begin, lay, make, play, sources
 
 
 def elsewhere(noise: Noise | None, total: Any = None) -> Aggregator:

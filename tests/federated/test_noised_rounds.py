@@ -4,51 +4,23 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-import optax
 import pytest
 
-from federated.aggregate import Aggregator, Report, aggregate
-from federated.algorithms import FederatedAlgorithm, ServerState, fed_avg, rounds
+from federated.aggregate import aggregate
+from federated.algorithms import rounds
 from federated.channel import plain
-from federated.client import local_update
-from federated.over import Kind, make_over
+from federated.over import Kind
 from federated.privacy.client_noise import local
 from federated.privacy.noise import Drawn, Noise, gaussian
-from federated.sampling import Cohort
 from federated.stages import clip
 from lepton_jax import trees
 from lepton_jax.checks import UserError
-from lepton_jax.privacy.entropy import Source, seeded_source
+from lepton_jax.privacy.entropy import seeded_source
 from lepton_jax.privacy.grid import clip_limit
-from lepton_jax.typing import Variables
 from tests.federated import tiny
+from tests.federated.played import KEY, begin, lay, make, play
 
-MODEL = tiny.make_model()
-KEY = jax.random.key(7)
-CLIENT = local_update(MODEL, lambda round: optax.sgd(0.5), tiny.LOSS, augment=tiny.as_floats)
 NOISED = aggregate([clip(0.1)], plain(), gaussian(0.5, clients=3))
-
-
-def make(aggregator: Aggregator, over: Kind = "scan") -> FederatedAlgorithm:
-    return fed_avg(CLIENT, optax.sgd(1.0), aggregator, make_over(over))
-
-
-def lay(*ids: int, slots: int = 4) -> Cohort:
-    return tiny.make_cohort(9, 2, 5, 7, ids=list(ids), slots=slots)
-
-
-def begin() -> Variables:
-    return MODEL.init(jax.random.key(0))
-
-
-def sources(number: int) -> Source:
-    return seeded_source(7, number)
-
-
-def play(algorithm: FederatedAlgorithm, *cohorts: Cohort) -> tuple[ServerState, Report]:
-    start = algorithm.init(begin())
-    *_, (_, state, report) = rounds(algorithm, start, cohorts, KEY, sources)
-    return jax.device_get((state, report))
 
 
 def test_an_empty_cohort_with_noise_releases_the_noise_alone() -> None:

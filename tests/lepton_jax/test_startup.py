@@ -15,10 +15,11 @@ start_jax()
 jax.jit(lambda x: (x * 3).sum())(jax.numpy.ones(5)).block_until_ready()
 print(json.dumps([jax.device_count(), events.count("cache_hits"), events.count("cache_misses")]))
 """
+SET_BY_USERS = ("XLA_FLAGS", "JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE")
 
 
 def start(**environment: str) -> tuple[int, int, int]:
-    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(SET_BY_USERS)}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         env={**kept, **environment},

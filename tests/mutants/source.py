@@ -1,15 +1,14 @@
 """Copies of the source, in which one file at a time may be changed, and what is run there."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 from tests.mutants.mutant import Audit, Catcher, Law, Mutant, Refusal
+from tests.nursery import Nursery
 
 ROOT = Path(__file__).parents[2]
 _COPIED = ("lepton_jax", "federated", "tests", "configs", "pyproject.toml")
@@ -27,7 +26,7 @@ class Source:
                 shutil.copytree(ROOT / name, root / name, ignore=skipped)
             else:
                 shutil.copy2(ROOT / name, root / name)
-        self._nursery: subprocess.Popen | None = None
+        self._nursery: Nursery | None = None
 
     def __enter__(self) -> "Source":
         return self
@@ -36,8 +35,7 @@ class Source:
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._nursery is not None:
-            with self._nursery:  # closes its pipes, and waits
-                self._nursery.kill()
+            self._nursery.__exit__(kind, error, trace)
         shutil.rmtree(self.root)
 
     def change(self, mutant: Mutant) -> None:
@@ -71,22 +69,13 @@ class Source:
 
     def _ask(self, *job: str) -> tuple[int, str]:
         if self._nursery is None:
-            self._nursery = subprocess.Popen(
-                [sys.executable, "-m", "tests.mutants.nursery"],
-                cwd=self.root, env=self._environment(), text=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            )  # fmt: skip
-        for stream in (self._nursery.stdin, self._nursery.stdout):
-            assert stream is not None
-        asked: IO[str] = self._nursery.stdin  # type: ignore[assignment]
-        told: IO[str] = self._nursery.stdout  # type: ignore[assignment]
-        asked.write(json.dumps(job) + "\n")
-        asked.flush()
-        status, said = json.loads(told.readline())
-        return status, said
+            self._nursery = Nursery(self.root, self._environment())
+        self._nursery.start(*job)
+        return self._nursery.answer()
 
     def _environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if k not in ("LEPTON_CACHE_DIR",)}
+        shared = ("LEPTON_CACHE_DIR", "PYTEST_XDIST_WORKER")  # which a changed source must not
+        kept = {k: v for k, v in os.environ.items() if k not in shared}
         ours = {"PYTHONPATH": str(self.root), "COLUMNS": "300", "JAX_PLATFORMS": "cpu"}
         return {**kept, **ours, "PYTEST_ADDOPTS": ""}
 

@@ -4,9 +4,8 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,10 @@ import pytest
 
 from lepton_jax.training.ledger import read_ledger
 from lepton_jax.training.verify import verify_run
+from tests.nursery import Nursery
 
-KILLS, PRIVATE_KILLS, PRIVATE_ROUNDS = 20, 100, 2000
+ROOT = Path(__file__).parents[2]
+KILLS, PRIVATE_KILLS, PRIVATE_ROUNDS = 20, 100, 1000
 SMALL = (
     'model={name = "cnn", blocks = [{filters = 4, pool = 2}], dense = [8], norm = "none"}',
     "data.augment=[]",
@@ -25,7 +26,7 @@ RUNS = {
     "simulate": (
         "digits_federated",
         *SMALL,
-        "federated.rounds=600",
+        "federated.rounds=250",
         "federated.clients=12",
         "federated.clients_per_round=6",
         "federated.client.learning_rate=0.02",
@@ -48,65 +49,71 @@ VERBS = {"train": "train", "simulate": "simulate", "reproducible": "simulate", "
 pytestmark = pytest.mark.slow
 
 
-def start(run: str, out: Path) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery(ROOT, os.environ) as nursery:
+        yield nursery
+
+
+def start(nursery: Nursery, run: str, out: Path) -> int:
     name, *overrides = RUNS[run]
-    command = [
-        sys.executable,
-        "-m",
-        "lepton_jax.cli",
-        VERBS[run],
-        name,
-        "--out",
-        str(out),
-        "--resume",
-    ]
-    for override in overrides:
-        command += ["--set", override]
-    return subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True)
+    words = ("lepton_jax.cli", VERBS[run], name, "--out", str(out), "--resume", "--json")
+    settings = (word for each in overrides for word in ("--set", each))
+    return nursery.start("module", *words, *settings)
 
 
-def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
-    stdout, _ = process.communicate(timeout=900)
-    assert process.returncode == 0
-    return json.loads(stdout.splitlines()[-1])
+def finish(nursery: Nursery, run: str, out: Path) -> dict[str, Any]:
+    start(nursery, run, out)
+    status, said = nursery.answer()
+    assert status == 0, said
+    return json.loads(said.splitlines()[-1])
 
 
-def kill_at_random(process: subprocess.Popen[str], out: Path, chance: random.Random) -> bool:
+def kill_at_random(nursery: Nursery, run: str, out: Path, chance: random.Random) -> bool:
     """Kills in the start-up, or soon after a record was added; whether it was still running."""
-    record = out / "metrics.jsonl"
+    process, record = start(nursery, run, out), out / "metrics.jsonl"
 
     def recorded() -> int:
         return record.stat().st_size if record.exists() else 0
 
     if chance.random() < 0.2:
-        time.sleep(chance.uniform(0.0, 6.0))
+        time.sleep(chance.uniform(0.0, 3.0))
     else:
         before = recorded()  # a resume may cut it back first: any growth counts
-        while process.poll() is None and recorded() <= before:
+        while _runs(process) and recorded() <= before:
             before = min(before, recorded())
             time.sleep(0.002)
-        time.sleep(chance.uniform(0.0, 0.5))
-    running = process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+        time.sleep(chance.uniform(0.0, 0.2))
+    if running := _runs(process):
+        os.kill(process, signal.SIGKILL)
+    status, said = nursery.answer()
+    assert status == (-signal.SIGKILL if running else 0), said
     return running
 
 
-def kill_again_and_again(run: str, out: Path, most: int) -> int:
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def kill_again_and_again(nursery: Nursery, run: str, out: Path, most: int) -> int:
     """Starts and kills a run until it was killed so often, or came to its end before."""
     chance, kills = random.Random(0), 0
-    while kills < most and kill_at_random(start(run, out), out, chance):
+    while kills < most and kill_at_random(nursery, run, out, chance):
         kills += 1
     return kills
 
 
 @pytest.mark.parametrize("run", ["train", "simulate", "reproducible"])
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_were_not(
-    run: str, tmp_path: Path
+    run: str, nursery: Nursery, tmp_path: Path
 ) -> None:
-    whole = finish(start(run, tmp_path / "whole"))
-    kills = kill_again_and_again(run, tmp_path / "parts", KILLS)
-    parts = finish(start(run, tmp_path / "parts"))
+    whole = finish(nursery, run, tmp_path / "whole")
+    kills = kill_again_and_again(nursery, run, tmp_path / "parts", KILLS)
+    parts = finish(nursery, run, tmp_path / "parts")
 
     assert kills == KILLS, "the run ended before it was killed often enough: make it longer"
     assert parts.get("epsilon") == whole.get("epsilon")
@@ -115,10 +122,12 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_were_not(
     assert records[0] == records[1]
 
 
-def test_a_secure_run_that_is_killed_charges_every_release_it_may_have_made(tmp_path: Path) -> None:
+def test_a_secure_run_that_is_killed_charges_every_release_it_may_have_made(
+    nursery: Nursery, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    kills = kill_again_and_again("secure", out, PRIVATE_KILLS)
-    done = finish(start("secure", out))
+    kills = kill_again_and_again(nursery, "secure", out, PRIVATE_KILLS)
+    done = finish(nursery, "secure", out)
     assert kills == PRIVATE_KILLS, "the run ended before it was killed often enough: make it longer"
 
     verified = verify_run(out)

@@ -124,7 +124,7 @@ def survive(seeds: range, model: bytes, folder: Path, *, opened: int) -> dict[st
                 outcomes[name] += 1
             except UserError as error:
                 assert "\n" not in str(error) and "m.tflite" in str(error)
-        gc.collect()
+    gc.collect()
     return outcomes
 
 

@@ -131,8 +131,8 @@ def test_inside_a_scan_and_sharded_over_devices() -> None:
 
 
 @needs_onednn
-@pytest.mark.parametrize("levels", [2, 1_000_000])  # many ties, hardly any
-@pytest.mark.parametrize("channels", [3, 35])
+# Two levels make many ties, a million hardly any.
+@pytest.mark.parametrize(("channels", "levels"), [(3, 2), (35, 2), (35, 1_000_000)])
 @pytest.mark.parametrize(("size", "window", "stride", "padding"), POOLS)
 def test_max_pool_and_its_derivatives_are_those_of_comparing_slices(
     size: tuple, window: int, stride: int, padding: Padding, channels: int, levels: int

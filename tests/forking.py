@@ -1,8 +1,9 @@
-"""A process that has imported what is slow to import, and forks for each job: `python -m ...nursery`.
+"""Has imported what is slow to import, and forks for each job that `Nursery` sends: `python -m ...`.
 
-A job is a line of JSON on its input, ["pytest" | "module" | "snippet", arguments...], and its answer
-a line on its output: [exit status, all that was said]. Of the project itself nothing is imported
-before the fork, so that a job sees the source as it then stands.
+A job is a line of JSON on its input, ["pytest" | "module" | "snippet", arguments...]; its output has
+a line with the number of the process that does it, and at the end a line of JSON with the answer,
+[exit status, all that was said]. Of the project itself nothing is imported before the fork, so that a
+job sees the source as it then stands.
 """
 
 import atexit
@@ -56,6 +57,7 @@ def _forked(job: list[str]) -> tuple[int, str]:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(status)
+        print(child, flush=True)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         said.seek(0)
         return status, said.read().decode(errors="replace")
