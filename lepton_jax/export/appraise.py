@@ -86,10 +86,17 @@ def settle(variants: Sequence[dict[str, Any]], *, override: bool) -> list[dict[s
       Each with `pareto`: whether no other variant beats it in size, latency and accuracy;
       `overridden`: whether it was kept in spite of its gates.
     """
-    points = [
-        Point(each["bytes"], each["latency_ms"]["median"], each["accuracy"]) for each in variants
-    ]
+    fastest: dict[tuple, float] = {}
+    for each in variants:
+        median, same = each["latency_ms"]["median"], _same(each)
+        fastest[same] = min(median, fastest.get(same, median))
+    points = [Point(each["bytes"], fastest[_same(each)], each["accuracy"]) for each in variants]
     return [
         {**each, "pareto": marked, "overridden": override and not each["within_tolerance"]}
         for each, marked in zip(variants, front(points), strict=True)
     ]
+
+
+def _same(figures: dict[str, Any]) -> tuple:
+    """What models have alike that differ in measured times alone, as int8 and an int8-qat that won nothing."""
+    return tuple(figures[key] for key in ("bytes", "max_abs_diff", "top1_agreement", "accuracy"))

@@ -73,11 +73,12 @@ class Outline(NamedTuple):
     notes: dict[str, bytes]
 
 
-def read_outline(model: bytes) -> Outline:
+def read_outline(model: bytes, where: str = "model") -> Outline:
     """Reads a model's graph without running anything of it.
 
     Args:
       model: the content of a .tflite file of any origin.
+      where: what a message calls it.
 
     Raises:
       UserError: it is no .tflite file, or a damaged one; or LiteRT's schema is not installed.
@@ -90,7 +91,7 @@ def read_outline(model: bytes) -> Outline:
             raise ValueError(f"{len(model)} bytes")
         return _graph(tables.root(model, b"TFL3"), types, builtin)
     except ValueError as error:  # UnicodeDecodeError is one
-        raise UserError("model", "a sound .tflite file", error) from error
+        raise UserError(where, "a sound .tflite file", error) from error
 
 
 def _graph(model: Table, types: _Names, builtin: _Names) -> Outline:

@@ -9,7 +9,7 @@ import struct
 from typing import NamedTuple
 
 VISITS = 1_000_000  # tables, texts and numbers; ResNet-50 has about 10,000
-_TEXT_BYTES = 2**16
+TEXT_BYTES = 2**16
 
 
 class Budget:
@@ -140,7 +140,7 @@ def _scalars(table: Table, slot: int, form: str) -> tuple:
 
 
 def _text(table: Table, start: int, count: int) -> str:
-    if count > _TEXT_BYTES:
+    if count > TEXT_BYTES:
         raise ValueError(f"a text of {count} bytes")
     table.budget.spend(copied=count)
     return table.content[start : start + count].decode("utf-8")

@@ -236,6 +236,18 @@ class Phone(Struct, frozen=True):
     delegate: Delegate
 
 
+class FineTuning(Struct, frozen=True):
+    """Training on with rounded numbers: what it came to, in mean losses over `images` images."""
+
+    kept: bool
+    steps: Count
+    images: Count
+    cost: float
+    cost_error: float
+    loss_before: float
+    loss_after: float | None = None
+
+
 class Variant(Struct, frozen=True):
     """One phone model, compared with JAX; the fields with defaults came later than some files."""
 
@@ -255,13 +267,14 @@ class Variant(Struct, frozen=True):
     groups: Groups | None = None
     phone: Phone | None = None
     pareto: bool | None = None
+    fine_tuning: FineTuning | None = None
 
 
 class Input(Struct, frozen=True):
-    """What the phone model takes: [1,H,W,F]."""
+    """What the phone model takes: [B,H,W,F], B of -1 where it is dynamic."""
 
     dtype: str
-    shape: tuple[Side, Side, Side, Side]
+    shape: tuple[Annotated[int, Meta(ge=-1, le=2**16)], Side, Side, Side]
 
 
 class Calibration(Struct, frozen=True):
@@ -278,3 +291,4 @@ class Export(Struct, frozen=True):
     input: Input
     variants: list[Variant]
     calibration: Calibration | None = None
+    converter: str | None = None

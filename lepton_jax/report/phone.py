@@ -15,7 +15,7 @@ def section(files: RunFiles) -> list[Section]:
         return []
     export = files.export
     parts: list[Block] = [Prose(_lead(export)), *map(Prose, _warnings(export))]
-    parts += [_variants(export), *_taken(export)]
+    parts += [_variants(export), *_tuned(export), *_taken(export)]
     parts += [*_regions(files), *_gates(export), *_latency(export), *_work(export)]
     return [Section("phone", "On the phone", (*parts, *_times(export), _ops(export)))]
 
@@ -38,10 +38,11 @@ def worst_loss(variant: Variant) -> str:
 
 
 def _lead(export: Export) -> str:
-    shape = " x ".join(str(side) for side in export.input.shape)
+    shape = " x ".join("any" if side == -1 else str(side) for side in export.input.shape)
+    converted = f", converted by {export.converter}," if export.converter else ""
     lead = (
-        f"TFLite models that take {export.input.dtype} images [{shape}], normalization inside, and "
-        "were checked against JAX image by image on the test split. Latency is that of one run on "
+        f"TFLite models{converted} that take {export.input.dtype} images [{shape}], normalization "
+        "inside, and were checked against JAX image by image on the test split. Latency is that of one run on "
         "one thread of the machine that exported."
     )
     told = list(dict.fromkeys(blocks.percent(each.jax_accuracy) for each in export.variants))
@@ -85,6 +86,25 @@ def _taken(export: Export) -> list[Points]:
             items.append(f"{each.name}: {left}; it takes the rest in {parts}")
     title = "What XNNPACK, the CPU's delegate, leaves to slower kernels"
     return [Points(title, tuple(items))] if items else []
+
+
+def _tuned(export: Export) -> list[Points]:
+    """What training on with rounded numbers won, or why there was none."""
+    items = []
+    for each in export.variants:
+        if (tuned := each.fine_tuning) is None:
+            continue
+        told = f"{each.name}: rounding changed the loss by {tuned.cost:+.4f}, give or take "
+        told += f"{tuned.cost_error:.4f}, on {blocks.plural(tuned.images, 'image')}"
+        if tuned.loss_after is None:
+            told += "; that is chance, and nothing was trained"
+        else:
+            told += (
+                f"; {blocks.plural(tuned.steps, 'step')} brought it from {tuned.loss_before:.4f}"
+            )
+            told += f" to {tuned.loss_after:.4f}, and were {'kept' if tuned.kept else 'dropped'}"
+        items.append(told)
+    return [Points("Trained on with rounded numbers", tuple(items))] if items else []
 
 
 def _points(share: float) -> str:

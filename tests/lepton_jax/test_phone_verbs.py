@@ -9,6 +9,7 @@ import pytest
 
 from federated import simulate
 from lepton_jax import cli, config_files
+from lepton_jax.export.metadata import Metadata, describe
 from lepton_jax.export.web.page import BUNDLE
 from lepton_jax.training import finish
 
@@ -56,6 +57,19 @@ def test_regions_are_compared_and_files_verified(
     figures = json.loads((run / "export.json").read_text())
     for each in figures["variants"]:
         assert set(each["groups"]["regions"]) == {"africa", "asia", "europe"}
+
+
+def test_what_a_file_says_of_itself_does_not_steer_the_terminal(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steering = "a\x1b]0;b\x07\nversion: 9"
+    about = Metadata("pets", author=steering, classes=tuple(f"\x1b[2J{i}" for i in range(10)))
+    path = tmp_path / "x.tflite"
+    path.write_bytes(describe((run / "training.tflite").read_bytes(), about))
+    assert lepton(monkeypatch, "inspect", path) == 0
+    out = capsys.readouterr().out
+    assert r"author: a\x1b]0;b\x07 version: 9" in out and r"classes: \x1b[2J0, " in out
+    assert out.replace("\n", "").isprintable()
 
 
 @pytest.mark.skipif(not BUNDLE.is_dir(), reason="the page is not built: make web")

@@ -15,6 +15,7 @@ from lepton_jax.export.outline import Outline, Tensor
 
 NOTE, IDENTIFIER, VERSION = "TFLITE_METADATA", b"M001", "1.0.0"
 LABELS = "labels.txt"
+FILES, FILE_BYTES = 512, 2**24  # behind a model; the bytes of all of them together
 Colours = Literal["RGB", "GRAYSCALE"]
 
 

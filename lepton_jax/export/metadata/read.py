@@ -1,11 +1,14 @@
 """Metadata out of a model of any origin: every access is bounded, and damage is a UserError."""
 
 import io
+import math
 import zipfile
 
 from lepton_jax.checks import UserError
 from lepton_jax.export.metadata.content import (
     COLOURS,
+    FILE_BYTES,
+    FILES,
     IDENTIFIER,
     NORMALIZATION,
     NOTE,
@@ -21,8 +24,6 @@ from lepton_jax.export.metadata.content import (
 from lepton_jax.export.outline import read_outline
 from lepton_jax.export.tables import Table, root
 
-_FILES = 512  # in a model; and bytes of all of them together
-_FILE_BYTES = 2**24
 _DIRECTORY_BYTES, _END_BYTES = 2**20, 22
 
 
@@ -39,7 +40,9 @@ def read(model: bytes) -> Metadata:
     if note is None:
         raise UserError("model", "metadata in it", "none", "export it again")
     try:
-        return _metadata(root(note, IDENTIFIER), files(model))
+        said, behind = root(note, IDENTIFIER), files(model)
+        said.budget.copied += sum(map(len, behind.values()))  # each may be read once
+        return _metadata(said, behind)
     except ValueError as error:
         raise UserError("model", "sound metadata", error) from error
 
@@ -71,7 +74,7 @@ def _files(model: bytes) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     with zipfile.ZipFile(io.BytesIO(model)) as archive:
         members = archive.infolist()
-        if len(members) > _FILES or sum(each.file_size for each in members) > _FILE_BYTES:
+        if len(members) > FILES or sum(each.file_size for each in members) > FILE_BYTES:
             raise ValueError(f"{len(members)} files, more or larger ones than a model's")
         for member in members:
             if member.compress_type != zipfile.ZIP_STORED or member.filename in found:
@@ -128,6 +131,8 @@ def _image(tensor: Table) -> Image | None:
     if colours is None or not all(numbers):
         raise ValueError("an image without colours, mean, deviation or range")
     mean, std, lowest, highest = (each[0] for each in numbers)
+    if not all(map(math.isfinite, (mean, std, lowest, highest))):
+        raise ValueError("an image whose mean, deviation or range is no finite number")
     return Image(colours, mean, std, lowest, highest)
 
 

@@ -10,6 +10,8 @@ from lepton_jax.export import flatbuffer
 from lepton_jax.export.interpreter import SIGNATURE
 from lepton_jax.export.metadata.content import (
     COLOURS,
+    FILE_BYTES,
+    FILES,
     IDENTIFIER,
     LABELS,
     NORMALIZATION,
@@ -27,6 +29,7 @@ from lepton_jax.export.metadata.content import (
 )
 from lepton_jax.export.outline import Outline, Tensor, read_outline
 from lepton_jax.export.outline import Subgraph as Outputs
+from lepton_jax.export.tables import TEXT_BYTES
 
 _Fields = dict[int, Any]
 """Fields by slot: text, table, list of tables, floats, or a byte."""
@@ -49,11 +52,12 @@ def describe(model: bytes, about: Metadata) -> bytes:
       The content of a .tflite file.
 
     Raises:
-      UserError: no such model, lists of labels of different length, a label that is no line, or a
-        file's name that is none or twice.
+      UserError: no such model, lists of labels of different length, a label that is no line, a
+        file's name that is none or twice, or more or longer texts than `read` takes.
     """
     graph = read_outline(model)
     image = image_of(graph) if about.image is None else about.image
+    _check_texts(about)
     files = _files(about)
     told = flatbuffer.add_notes(model, {NOTE: _metadata(graph, about, image)})
     return _archived(told, files)
@@ -71,13 +75,36 @@ def _files(about: Metadata) -> dict[str, bytes]:
         if len(labels) != len(about.classes):
             expected = f"{len(about.classes)} labels, one a class"
             raise UserError(f"metadata: {name}", expected, len(labels))
-        if any(not label.strip() or len(label.splitlines()) > 1 for label in labels):
+        if not all(map(_is_line, labels)):
             raise UserError(f"metadata: {name}", "labels of one line each", list(labels))
-    for name in about.files:
-        if name in lists or not name.isascii() or not name or "/" in name or "\\" in name:
+    for name in (*lists, *about.files):
+        plain = name.isascii() and name.isprintable() and not set(name) & {"/", "\\"}
+        if not name or not plain or (name in lists and name in about.files):
             raise UserError("metadata", "plain and different file names", repr(name))
     texts = {name: "".join(f"{label}\n" for label in labels) for name, labels in lists.items()}
-    return {name: text.encode() for name, text in {**texts, **about.files}.items()}
+    files = {name: _bytes(name, text) for name, text in {**texts, **about.files}.items()}
+    if len(files) > FILES or sum(map(len, files.values())) > FILE_BYTES:
+        expected = f"at most {FILES} files, of {FILE_BYTES:,} bytes together"
+        raise UserError("metadata", expected, f"{len(files)} files, more or larger ones")
+    return files
+
+
+def _is_line(label: str) -> bool:
+    """Whether a reader of lines finds one there, and not another one behind it."""
+    return bool(label.strip()) and f"{label}\n".splitlines() == [label]
+
+
+def _bytes(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:  # a folder's name may be anything
+        raise UserError(f"metadata: {name}", "Unicode text", ascii(text)) from error
+
+
+def _check_texts(about: Metadata) -> None:
+    for key, text in zip(Metadata._fields[:5], about[:5], strict=True):
+        if len(_bytes(key, text)) > TEXT_BYTES:
+            raise UserError(f"metadata: {key}", f"at most {TEXT_BYTES:,} bytes", text)
 
 
 def _archived(model: bytes, files: Mapping[str, bytes]) -> bytes:

@@ -11,7 +11,15 @@ from lepton_jax.export.ranges import Ranges
 from lepton_jax.export.scales import Scale
 from lepton_jax.export.surgery import add_tensor, is_constant, make_op, type_name, values
 
-_KEEPING = ("MAX_POOL_2D", "AVERAGE_POOL_2D", "RESHAPE", "TRANSPOSE", "PAD")  # the scale
+_KEEPING = (
+    "MAX_POOL_2D",
+    "AVERAGE_POOL_2D",
+    "RESHAPE",
+    "TRANSPOSE",
+    "PAD",
+    "STRIDED_SLICE",
+    "SLICE",
+)
 _MEASURED = ("ADD", "SUB", "MUL", "MEAN", "SUM")
 _BIAS_TOP = 2**30
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lepton_jax.checks import UserError
-from lepton_jax.export.web.signatures import INFER, TRAINING, Tensor, check, signatures
+from lepton_jax.export.outline import Tensor
+from lepton_jax.export.web.signatures import INFER, TRAINING, check, signatures
 from lepton_jax.untrusted import read_json
 
 BUNDLE = Path(__file__).with_name("bundle")
@@ -112,8 +113,8 @@ def _settings(
     shape = image.shape[1:]
     if image.shape[0] != 1 or len(shape) != 3 or shape[2] not in (1, 3):
         raise UserError("infer", "an image [1,H,W,1] or [1,H,W,3]", list(image.shape))
-    if (image.dtype, output.dtype) != ("UINT8", "FLOAT32"):
-        got = f"{image.dtype} -> {output.dtype}".lower()
+    if (image.dtype, output.dtype) != ("uint8", "float32"):
+        got = f"{image.dtype} -> {output.dtype}"
         raise UserError("infer", "a uint8 image -> float32 probabilities", got)
     _check_labels(labels, output.shape[-1])
     pen = _PENS.get(facts.data, _MNIST)._asdict() if shape[2] == 1 else None
@@ -221,6 +222,7 @@ def _written(out: Path) -> set[str]:
 def _write(out: Path, bundle: Path, content: Mapping[str, bytes]) -> None:
     """Writes beside `out` and moves it there, so that no page is ever half there."""
     made, old = (out.with_name(f".{out.resolve().name}.{kind}") for kind in ("tmp", "old"))
+    _remove(made, *([old] if out.exists() else []))  # what a kill left
     try:
         for name in (*_BUNDLED, *content):
             (made / name).parent.mkdir(parents=True, exist_ok=True)
@@ -236,5 +238,9 @@ def _write(out: Path, bundle: Path, content: Mapping[str, bytes]) -> None:
             old.rename(out)
         raise
     finally:
-        for left in (made, old):
-            shutil.rmtree(left, ignore_errors=True)
+        _remove(made, old)
+
+
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

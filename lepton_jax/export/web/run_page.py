@@ -1,13 +1,13 @@
 """A page for browsers from what `lepton export` left in a run folder."""
 
 from pathlib import Path
-from typing import Any
 
 from lepton_jax import config, config_files
 from lepton_jax.checks import UserError
 from lepton_jax.export.learning import SIGNATURES
 from lepton_jax.export.manifest import read_verified
 from lepton_jax.export.web.page import Facts, check_place, write_page
+from lepton_jax.training.records import METRICS, read_records
 from lepton_jax.untrusted import read_json
 
 _LEARNER = "training.tflite"
@@ -66,7 +66,7 @@ def write_run_page(folder: Path, out: Path) -> list[Path]:
         infer=read_verified(folder / first["file"]),
         training=read_verified(learner) if learner.exists() else None,
         labels={locale: tuple(names) for locale, names in labels.items()},
-        facts=_facts(config_files.load(folder / "config.toml"), first),
+        facts=_facts(folder, first["accuracy"]),
     )
 
 
@@ -80,10 +80,18 @@ def _check_learner(settings: config.Export) -> None:
         raise UserError("export.interface.frame", expected, list(settings.interface.frame))
 
 
-def _facts(run: config.Run, first: dict[str, Any]) -> Facts:
-    facts = Facts(run.name, first["accuracy"], data=run.data.name)
-    clips = [each.max_norm for each in run.federated.stages if isinstance(each, config.Clip)]
-    if clips:
-        facts = facts._replace(clip_norm=clips[-1])
-    multiplier = getattr(run.federated.noise, "multiplier", None)
+def _facts(folder: Path, accuracy: float) -> Facts:
+    """What the page tells of a run, and clips and noises by: what bounded the run's last round."""
+    run = config_files.load(folder / "config.toml")
+    facts = Facts(run.name, accuracy, data=run.data.name)
+    norms = [each.max_norm for each in run.federated.stages if isinstance(each, config.Clip)]
+    if any(isinstance(each, config.AdaptiveClip) for each in run.federated.stages):
+        told = (each.get("clip_norm") for each in reversed(read_records(folder / METRICS)))
+        norms += [next((norm for norm in told if norm), facts.clip_norm)]
+    if norms:
+        facts = facts._replace(clip_norm=min(norms))
+    if run.federated.noise is None:
+        return facts
+    # The config may leave it to be found for an epsilon; the result has it in any case.
+    multiplier = read_json(folder / "result.json").get("noise_multiplier")
     return facts if multiplier is None else facts._replace(noise_multiplier=multiplier)

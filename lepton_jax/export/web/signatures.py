@@ -1,10 +1,10 @@
-"""What a .tflite file can be asked, read from its flatbuffer, and whether a browser can ask it."""
+"""What a .tflite file can be asked by name, and whether a browser can ask it."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from lepton_jax.checks import UserError
-from lepton_jax.export.extras import schema
+from lepton_jax.export.outline import Tensor, read_outline
 
 Wanted = Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]  # inputs and outputs by signature
 
@@ -17,14 +17,7 @@ TRAINING: Wanted = {
     "get_weights": ((), ("weights",)),
     "set_weights": (("weights",), ()),
 }
-_IN_BROWSERS = ("FLOAT32", "INT32", "UINT8")  # LiteRT.js opens no file with others in a signature
-
-
-class Tensor(NamedTuple):
-    """An input or output: `dtype` as the schema calls it."""
-
-    dtype: str
-    shape: tuple[int, ...]
+_IN_BROWSERS = ("float32", "int32", "uint8")  # LiteRT.js opens no file with others in a signature
 
 
 class Signature(NamedTuple):
@@ -38,35 +31,20 @@ def signatures(model: bytes, where: str) -> dict[str, Signature]:
     """The signatures of a .tflite file by name.
 
     Args:
-      model: the content of a file that was made here: a damaged one may take for ever.
+      model: the content of the file.
       where: what a message calls it.
 
     Raises:
-      UserError: it is no .tflite file.
+      UserError: it is no sound .tflite file.
     """
-    tflite = schema()
-    types = {code: name for name, code in vars(tflite.TensorType).items()}
 
-    def tensors(graph: Any, count: int, get: Any) -> dict[str, Tensor]:
-        found = {}
-        for each in map(get, range(count)):
-            tensor = graph.Tensors(each.TensorIndex())
-            shape = tuple(tensor.Shape(i) for i in range(tensor.ShapeLength()))
-            found[each.Name().decode()] = Tensor(types[tensor.Type()], shape)
-        return found
+    def named(tensors: Iterable[Tensor]) -> dict[str, Tensor]:
+        return {tensor.name: tensor for tensor in tensors}
 
-    try:
-        content = tflite.Model.GetRootAs(model, 0)
-        found = {}
-        for each in map(content.SignatureDefs, range(content.SignatureDefsLength())):
-            graph = content.Subgraphs(each.SubgraphIndex())
-            found[each.SignatureKey().decode()] = Signature(
-                tensors(graph, each.InputsLength(), each.Inputs),
-                tensors(graph, each.OutputsLength(), each.Outputs),
-            )
-        return found
-    except Exception as error:  # flatbuffers reads wherever a damaged file points to
-        raise UserError(where, "a .tflite file", type(error).__name__) from error
+    found = read_outline(model, where).signatures
+    return {
+        name: Signature(named(each.inputs), named(each.outputs)) for name, each in found.items()
+    }
 
 
 def check(found: Mapping[str, Signature], wanted: Wanted, where: str) -> None:
@@ -91,7 +69,7 @@ def check(found: Mapping[str, Signature], wanted: Wanted, where: str) -> None:
             got = f"{name}({', '.join(given.inputs)}) -> {', '.join(given.outputs)}"
             raise UserError(where, expected, got)
     for name, given in found.items():
-        for tensor, (dtype, _) in (given.inputs | given.outputs).items():
-            if dtype not in _IN_BROWSERS:
-                expected = f"tensors of {', '.join(_IN_BROWSERS).lower()}, which browsers take"
-                raise UserError(where, expected, f"{name}'s {tensor} of {dtype.lower()}")
+        for tensor in (given.inputs | given.outputs).values():
+            if tensor.dtype not in _IN_BROWSERS:
+                expected = f"tensors of {', '.join(_IN_BROWSERS)}, which browsers take"
+                raise UserError(where, expected, f"{name}'s {tensor.name} of {tensor.dtype}")

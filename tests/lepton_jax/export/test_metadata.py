@@ -1,6 +1,7 @@
 """What a phone model says of itself is read back as it was written, and changes nothing it computes."""
 
 import io
+import math
 import random
 import zipfile
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from lepton_jax.export import flatbuffer
 from lepton_jax.export.extras import litert, quiet, schema
 from lepton_jax.export.flatbuffer import add_notes
 from lepton_jax.export.flatbuffer import notes as read_notes
-from lepton_jax.export.metadata import Image, Metadata, describe, image_of, read
+from lepton_jax.export.metadata import Image, Metadata, describe, image_of, read, write
 from lepton_jax.export.metadata.content import (
     IDENTIFIER,
     NOTE,
@@ -206,8 +207,12 @@ def test_a_model_that_takes_no_image_is_refused(graph: Outline) -> None:
     ("change", "message"),
     [
         ({"labels": {"de": ("a", "b")}}, r"labels_de\.txt: expected 3 labels, one a class, got 2"),
-        ({"labels": {"de": ("a", "b", "c\nd")}}, r"labels_de\.txt: expected labels of one line"),
         ({"labels": {"de": ("a", "b", " ")}}, r"labels_de\.txt: expected labels of one line"),
+        ({"labels": {"de": ("a", "b", "c\n")}}, r"labels_de\.txt: expected labels of one line"),
+        ({"classes": ("a", "b\udcff", "c")}, r"labels\.txt: expected Unicode text"),
+        ({"author": "\udcff"}, r"author: expected Unicode text"),
+        ({"description": "x" * 70_000}, r"description: expected at most 65,536 bytes"),
+        ({"files": {"a.md": "x" * 2**24}}, r"expected at most 512 files, of 16,777,216 bytes"),
         ({"files": {"labels.txt": ""}}, r"expected plain and different file names, got 'labels"),
         ({"files": {"../x": ""}}, r"expected plain and different file names, got '\.\./x'"),
         ({"files": {"": ""}}, r"expected plain and different file names"),
@@ -256,6 +261,13 @@ def test_damaged_bytes_are_read_or_refused(told: bytes) -> None:
     assert 10 < sum(outcomes) < 140
 
 
+@pytest.mark.parametrize("place", range(1, 5))
+def test_numbers_that_json_lacks_are_refused(model: bytes, place: int) -> None:
+    image = Image("RGB", *(math.nan if place == i else 1.0 for i in range(1, 5)))
+    with pytest.raises(UserError, match="no finite number"):
+        read(describe(model, ABOUT._replace(image=image)))
+
+
 def test_every_truncation_is_refused(told: bytes) -> None:
     assert not any(_read(told[:end]) for end in range(0, len(told), 29))
 
@@ -277,7 +289,12 @@ def test_a_directory_that_names_too_many_is_refused_unread(model: bytes) -> None
             files(model + end)
 
 
-def test_a_large_file_named_often_is_not_read_often(model: bytes) -> None:
-    about = ABOUT._replace(labels={}, files={f"{i}.md": "x" * 10**6 for i in range(4)})
+def test_a_large_file_named_often_is_not_read_often(
+    model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often = dict.fromkeys((f"l{i}" for i in range(60)), ("x" * 10**6, "y", "z"))
+    about = ABOUT._replace(classes=often["l0"], labels=often, files={})
+    monkeypatch.setattr(write, "label_file", lambda locale: "one.txt")
     with pytest.raises(UserError, match="more in it than its size can hold"):
         read(describe(model, about))
+    assert read(describe(model, about._replace(labels={}))).classes == often["l0"]

@@ -12,6 +12,7 @@ from lepton_jax.export.convert import CONVERTERS, Entry, convert
 from lepton_jax.export.interface import phone_model
 from lepton_jax.export.quantize import quantize
 from lepton_jax.export.ranges import measure
+from lepton_jax.typing import Logits, Pixels
 from tests.lepton_jax.export.conftest import CLASSES, SHAPE, Net
 from tests.lepton_jax.export.test_convert import spec
 
@@ -67,6 +68,28 @@ def test_int8_is_integers_from_the_bytes_to_the_logits(floats: bytes, net: Net) 
     ]
     (image,) = Interpreter(model_content=model).get_input_details()
     assert image["quantization"] == (1.0, 0)
+
+
+def test_shortcuts_without_weights_are_integers_too(net: Net) -> None:
+    import jax.numpy as jnp
+    from jax import lax
+
+    def apply(pixels: Pixels) -> Logits:
+        x = pixels.astype(jnp.float32) / 255
+        kept = jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (0, 1)))
+        x = halved(x) + kept
+        return x.mean((1, 2)) @ jnp.ones((4, CLASSES))
+
+    def halved(x: Any) -> Any:
+        axes, kernel = ("NHWC", "HWIO", "NHWC"), jnp.ones((3, 3, 3, 4)) / 27
+        return lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=axes)
+
+    floats = phone_model(apply, SHAPE, CLASSES, Interface(), "litert")
+    model = make(floats, net, "int8")
+    found = ops(model)
+    assert (found["STRIDED_SLICE"], found["QUANTIZE"], found["DEQUANTIZE"]) == (1, 1, 1)
+    near = answers(model, net.images).scores
+    np.testing.assert_allclose(near, answers(floats, net.images).scores, atol=0.05)
 
 
 def test_weights_of_int8_have_a_scale_for_each_channel(floats: bytes, net: Net) -> None:

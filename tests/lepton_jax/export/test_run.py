@@ -12,7 +12,7 @@ from lepton_jax import config, data
 from lepton_jax.checks import UserError
 from lepton_jax.export import appraise, export, inspect, metadata, open_model, run, verify_files
 from lepton_jax.export import files as module_files
-from lepton_jax.export.appraise import Reference
+from lepton_jax.export.appraise import Reference, settle
 from lepton_jax.export.settings import VARIANTS
 from lepton_jax.report import files
 from lepton_jax.training import SavedRun, finish, load_run, train
@@ -226,3 +226,13 @@ def test_an_unfinished_run_is_refused(copy: Path) -> None:
     (copy / "result.json").unlink()
     with pytest.raises(UserError, match="expected a finished run"):
         export(copy)
+
+
+def test_equal_models_are_marked_alike_however_long_they_took() -> None:
+    def figures(name: str, median: float, **changes: float) -> dict[str, Any]:
+        measured = {"bytes": 9, "max_abs_diff": 0.1, "top1_agreement": 0.9, "accuracy": 0.8}
+        told = {"name": name, "latency_ms": {"median": median}, "within_tolerance": True}
+        return {**told, **measured, **changes}
+
+    given = [figures("int8", 0.3), figures("int8-qat", 0.2), figures("dynamic", 0.3, bytes=10)]
+    assert [each["pareto"] for each in settle(given, override=False)] == [True, True, False]

@@ -49,6 +49,15 @@ def figures(**changes: Any) -> dict[str, Any]:
             "delegate": {"parts": 3, "taken": 17, "left": {"QUANTIZE": 1, "SOFTMAX": 2}},
         },
         "pareto": True,
+        "fine_tuning": {
+            "kept": True,
+            "steps": 1400,
+            "images": 5000,
+            "cost": 0.04,
+            "cost_error": 0.002,
+            "loss_before": 0.49,
+            "loss_after": 0.46,
+        },
         **changes,
     }
 
@@ -110,8 +119,33 @@ def test_a_model_that_was_kept_all_the_same_is_warned_of(exported: Callable[...,
 
 def test_ops_that_the_delegate_leaves_are_named(exported: Callable[..., Path]) -> None:
     (section,) = phone.section(files.read(exported()))
-    (points,) = (each for each in section.blocks if isinstance(each, Points))
+    _, points = (each for each in section.blocks if isinstance(each, Points))
     assert points.items == ("int8: 1 QUANTIZE, 2 SOFTMAX; it takes the rest in 3 parts",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({}, "brought it from 0.4900 to 0.4600, and were kept"), ({"loss_after": None}, "is chance")],
+)
+def test_what_fine_tuning_won_is_told(
+    exported: Callable[..., Path], changes: dict[str, Any], said: str
+) -> None:
+    tuned = figures()["fine_tuning"] | changes
+    (section,) = phone.section(files.read(exported(fine_tuning=tuned)))
+    points, _ = (each for each in section.blocks if isinstance(each, Points))
+    (item,) = points.items
+    assert item.startswith("int8: rounding changed the loss by +0.0400") and said in item
+
+
+def test_a_dynamic_batch_and_the_converter_are_told(exported: Callable[..., Path]) -> None:
+    folder = exported()
+    content = json.loads((folder / "export.json").read_text())
+    content["input"]["shape"][0], content["converter"] = -1, "litert"
+    (folder / "export.json").write_text(json.dumps(content))
+    (section,) = phone.section(files.read(folder))
+    lead = section.blocks[0]
+    assert isinstance(lead, Prose)
+    assert "converted by litert, that take uint8 images [any x 8 x 8 x 1]" in lead.text
 
 
 def test_figures_of_clients_data_are_said_to_be_covered_by_no_epsilon(

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from lepton_jax import config_files
 from lepton_jax.checks import UserError
 from lepton_jax.export.flatbuffer import pack
-from lepton_jax.export.web import Facts, page, write_page
+from lepton_jax.export.web import Facts, page, run_page, write_page
 from lepton_jax.export.web.signatures import signatures
 
 CLASSES, IMAGE = 3, ("UINT8", (1, 8, 8, 1))
@@ -145,6 +146,17 @@ def test_a_file_or_link_is_not_replaced(tmp_path: Path, bundle: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_what_a_kill_left_is_no_part_of_the_next_page(tmp_path: Path, bundle: Path) -> None:
+    _write(tmp_path / "page", bundle)
+    for kind in ("tmp", "old"):
+        (tmp_path / f".page.{kind}").mkdir()
+        (tmp_path / f".page.{kind}" / "stray").write_text("half")
+    assert set(_write(tmp_path / "page", bundle)) == {
+        path for path in (tmp_path / "page").rglob("*") if path.is_file()
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", "page"}
+
+
 def test_a_full_disk_leaves_the_earlier_page(tmp_path: Path, bundle: Path) -> None:
     _write(tmp_path / "out", bundle)
     before = _files(tmp_path / "out")
@@ -163,12 +175,15 @@ def test_a_full_disk_leaves_the_earlier_page(tmp_path: Path, bundle: Path) -> No
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"infer": b"no model"}, r"infer: expected a \.tflite file"),
+        ({"infer": b"no model"}, r"infer: expected a sound \.tflite file"),
         (
             {"infer": make({"classify": (FLOATS, PROBABILITIES)})},
             "infer: .* got float32 -> float32",
         ),
-        ({"infer": make({})}, r"infer: expected the signature classify\(image\)"),
+        (
+            {"infer": make({"other": INFER["classify"]})},
+            r"infer: expected the signature classify\(image\)",
+        ),
         ({"training": make(INFER)}, r"training: expected the signature infer\(image\)"),
         ({"labels": {}}, "labels: expected the classes' names in one locale at least"),
         ({"labels": {"de": ("eins",)}}, r"labels\.de: expected 3 names, .* got 1"),
@@ -202,7 +217,7 @@ def test_a_model_of_other_images_is_refused(tmp_path: Path, bundle: Path) -> Non
 def test_signatures_are_read_as_they_are() -> None:
     found = signatures(make(TRAINING), "training")
     assert list(found) == list(TRAINING)
-    assert found["train"].inputs["image"] == ("UINT8", (4, 8, 8, 1))
+    assert found["train"].inputs["image"][:3] == ("image", "uint8", (4, 8, 8, 1))
     assert found["get_weights"].inputs == {}
 
 
@@ -213,6 +228,31 @@ def test_every_language_of_the_page_says_everything() -> None:
     for said in words.values():
         assert list(said) == list(words["en"])
         assert all(text.strip() for text in said.values())
+
+
+_EPSILON = ["federated.epsilon=2.0", "federated.noise={kind='gaussian'}"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "clip_norm"),
+    [
+        ("{kind='clip', max_norm=0.2}, {kind='clip', max_norm=3.0}", 0.2),
+        ("{kind='adaptive_clip', initial=0.1}", 0.37),
+    ],
+)
+def test_updates_are_clipped_and_noised_as_the_runs_last(
+    tmp_path: Path, stages: str, clip_norm: float
+) -> None:
+    private = ["federated.sampling=poisson", "federated.weights=uniform", *_EPSILON]
+    stages = f"federated.stages=[{stages}]"
+    run = config_files.load(
+        "digits_federated", [*private, stages, "data.normalization=unit", "model.norm=group"]
+    )
+    (tmp_path / "config.toml").write_text(config_files.dumps(run))
+    (tmp_path / "metrics.jsonl").write_text('{"clip_norm": 0.1}\n{"clip_norm": 0.37}\n{}\n')
+    (tmp_path / "result.json").write_text('{"noise_multiplier": 1.7}')
+    facts = run_page._facts(tmp_path, 0.9)
+    assert (facts.clip_norm, facts.noise_multiplier) == (clip_norm, 1.7)
 
 
 def test_the_lock_file_names_no_registry() -> None:
