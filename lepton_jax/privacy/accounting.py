@@ -30,7 +30,11 @@ Steinke, 2021), far below the rounding of float64.
 | noise_multiplier 0, or below 2^-10       | inf                     |                   |
 | (2^-9 for `replace-one` unsampled)       |                         |                   |
 | epsilon 0                                |                         | inf               |
+| releases so few or rare, or noise so     | 0                       | as any other      |
+| much, that they tell no more than delta  |                         |                   |
 | sampling_rate 1                          | that of `Passes(1)`     | as any other rate |
+| noise_multiplier above 2^20              | at most that of 2^20    |                   |
+| sampling_rate below 2^-40                | at most that of 2^-40   | as any other rate |
 | `replace-one` unsampled                  | that of half the noise  | twice the noise   |
 | NaN, negative, rate or delta above 1;    | UserError               | UserError         |
 | steps or releases above 10^7; a          |                         |                   |

@@ -30,7 +30,7 @@ def by_loss(
       How many such sums, at least 1 -> an upper bound on epsilon.
 
     Raises:
-      UserError: the extra `privacy` isn't installed.
+      UserError: the extra `privacy` isn't installed, or the losses don't fit in memory.
     """
     accounting = _dp_accounting()
     relation = accounting.NeighboringRelation
@@ -42,7 +42,19 @@ def by_loss(
             relation.REPLACE_ONE if adjacency == "replace-one" else relation.ADD_OR_REMOVE_ONE
         ),
     )
-    return lambda times: float(loss.self_compose(times).get_epsilon_for_delta(delta))
+
+    def composed(times: int) -> float:
+        try:
+            return float(loss.self_compose(times).get_epsilon_for_delta(delta))
+        except MemoryError:
+            raise UserError(
+                "noise_multiplier",
+                f"one that privacy losses of {times} releases fit in memory for",
+                noise,
+                "set accountant = rdp, or raise the noise",
+            ) from None
+
+    return composed
 
 
 def _grid(rate: float, noise: float) -> float:

@@ -13,7 +13,8 @@ from lepton_jax.privacy.composition import by_divergence, by_loss
 from lepton_jax.privacy.events import Event, Passes, Poisson, TreePasses, gaussians
 from lepton_jax.privacy.terms import Terms
 
-_LEAST_NOISE = 2.0**-10
+_LEAST_NOISE, _MOST_NOISE = 2.0**-10, 2.0**20
+_LEAST_RATE = 2.0**-40
 _MOST_RELEASES = 10**7
 
 
@@ -75,9 +76,16 @@ def _composition(
         return lambda times: 0.0
     if delta == 0 or noise < _LEAST_NOISE:
         return lambda times: math.inf
-    if accountant == "pld":
-        return by_loss(rate, noise, delta, adjacency)
-    return by_divergence(rate, noise, delta, discrete)
+    # The total variation of one sum whose unit's two shares are two bounds apart (Pinsker).
+    told = rate * min(1.0, 1 / noise)
+    # Less noise and a higher rate cost more, and float64 can tell these from none.
+    rate, noise = max(rate, _LEAST_RATE), min(noise, _MOST_NOISE)
+    compose = (
+        by_loss(rate, noise, delta, adjacency)
+        if accountant == "pld"
+        else by_divergence(rate, noise, delta, discrete)
+    )
+    return lambda times: 0.0 if times * told <= delta else compose(times)
 
 
 def _checked_rate(event: Event) -> float:

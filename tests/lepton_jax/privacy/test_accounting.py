@@ -3,6 +3,7 @@
 import math
 import sys
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,6 +170,20 @@ def test_no_replacement_costs_more_than_the_opposite_share(angle: float, shorter
 
 
 @pytest.mark.parametrize("accountant", ACCOUNTANTS)
+@pytest.mark.parametrize("edge", [{"noise_multiplier": 2.0**40}, {"sampling_rate": 2.0**-60}])
+def test_beyond_what_float64_can_tell_epsilon_is_no_more_than_at_the_end(
+    edge: dict, accountant: Accountant
+) -> None:
+    end = {"noise_multiplier": 2.0**20} if "noise_multiplier" in edge else {"sampling_rate": 2**-40}
+    few: dict[str, Any] = {"delta": 1e-30, "steps": 10, "noise_multiplier": 3.0}
+    assert (
+        0
+        < epsilon(**few | edge, accountant=accountant)
+        <= epsilon(**few | end, accountant=accountant)
+    )
+
+
+@pytest.mark.parametrize("accountant", ACCOUNTANTS)
 @pytest.mark.parametrize(
     ("edge", "expected"),
     [
@@ -188,6 +203,10 @@ def test_no_replacement_costs_more_than_the_opposite_share(angle: float, shorter
         (UNSAMPLED | {"delta": 0.0}, math.inf),
         (UNSAMPLED | {"noise_multiplier": 2.0**-10}, math.inf),
         ({"sampling_rate": 0.0, "adjacency": "replace-one"}, 0.0),
+        ({"sampling_rate": 1e-300, "noise_multiplier": 2.0**-11}, math.inf),
+        ({"sampling_rate": 1e-300}, 0.0),
+        ({"noise_multiplier": 1e308}, 0.0),
+        (UNSAMPLED | {"noise_multiplier": 1e308, "steps": 10**7}, 0.0),
     ],
     ids=str,
 )
