@@ -12,6 +12,7 @@ from typing import Any, Literal, NoReturn
 import msgspec
 from msgspec import Struct
 
+from lepton_jax import untrusted
 from lepton_jax.checks import UserError
 from lepton_jax.training.signing import Signer, verify_signature
 
@@ -92,12 +93,9 @@ def read(path: Path) -> bytes:
     """A file's content.
 
     Raises:
-      UserError: there is none, or it can't be read.
+      UserError: there is none, or it is no ordinary file, too large or can't be read.
     """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(str(path), "a file", error.strerror or "an error", _RESTORE) from error
+    return untrusted.read_bytes(path, untrusted.JSON_BYTES)
 
 
 def entries(path: Path, content: bytes, public_key: bytes) -> list[Entry]:

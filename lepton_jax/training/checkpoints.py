@@ -28,6 +28,8 @@ from lepton_jax.typing import PyTree
 _LOG = logging.getLogger(__name__)
 _MANIFEST, _HOST, _STATE = "manifest.json", "host.json", "state"
 _MANIFEST_BYTES = 2**24
+_OTHER_BYTES = 2**18  # of a checkpoint's files besides its arrays
+_MAKE_ROOM = "make room, then go on with --resume"
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")  # not all that `isdigit` holds for
 
 
@@ -63,14 +65,16 @@ def open_checkpoints(folder: Path, *, keep: int) -> Iterator[Checkpoints]:
         raise UserError(str(folder), "a folder of the run's own", "a link", "remove it")
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()  # Orbax wants an absolute path
+    _prune(folder, keep)  # what a kill left must not stay where nothing more is saved
     writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
     background = ThreadPoolExecutor(1, "checkpoints")
     pending: Future[None] | None = None
 
     def seal(path: Path, score: float | None) -> None:
-        writer.wait_until_finished()
-        _seal(path, score)
-        _prune(folder, keep)
+        with _written(path):
+            writer.wait_until_finished()
+            _seal(path, score)
+            _prune(folder, keep)
 
     def wait() -> None:
         nonlocal pending
@@ -83,9 +87,11 @@ def open_checkpoints(folder: Path, *, keep: int) -> Iterator[Checkpoints]:
         wait()
         path = folder / str(index)
         _discard(path)
-        path.mkdir()
-        write_json(path / _HOST, host)
-        writer.save(path / _STATE, args=ocp.args.PyTreeSave(state))
+        _check_room(path, state)
+        with _written(path):
+            path.mkdir()
+            write_json(path / _HOST, host)
+            writer.save(path / _STATE, args=ocp.args.PyTreeSave(state))
         pending = background.submit(seal, path, score)
 
     def latest(template: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
@@ -177,7 +183,7 @@ def finished(folder: Path) -> list[int]:
 
 
 def verify(path: Path) -> None:
-    """Compares a checkpoint with its manifest.
+    """Compares a checkpoint with its manifest, and its name with the number that it was saved under.
 
     Raises:
       UserError: it names the first file that is not as it was saved.
@@ -191,6 +197,10 @@ def verify(path: Path) -> None:
         )
     if damaged is not None:
         raise UserError(str(path), "the checkpoint as it was saved", f"another {damaged}")
+    host = read_json(path / _HOST)
+    number = next((host[unit] for unit in ("round", "epoch") if unit in host), path.name)
+    if str(number) != path.name:
+        raise UserError(str(path), f"checkpoint {path.name}", f"that of {number}", "restore it")
 
 
 def _seal(path: Path, score: float | None) -> None:
@@ -236,6 +246,25 @@ def _hashes(path: Path) -> dict[str, str]:
         with entry.open("rb") as file:
             hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes
+
+
+def _check_room(path: Path, state: PyTree) -> None:
+    """Refuses before the disk is full, at which Orbax' threads would fail one by one."""
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OTHER_BYTES
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        expected, remedy = f"{needed:,} bytes of room for a checkpoint", _MAKE_ROOM
+        raise UserError(str(path), expected, f"{free:,}", remedy)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """A full disk: the system's error, or Orbax' own, which goes on for lines."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        got = str(error).partition(":")[0] if isinstance(error, ValueError) else error.strerror
+        raise UserError(str(path), "a checkpoint to be written", got, _MAKE_ROOM) from error
 
 
 @contextmanager

@@ -71,13 +71,15 @@ def verify_run(folder: Path, *, public_key: bytes | None = None) -> Verified:
     began = entries[0].body
     terms = _terms(folder, began)
     _check_config(folder, began)
+    finished = (folder / _RESULT).is_file()
     indices = checkpoints.finished(folder / "checkpoints")
+    if finished:
+        _check_sealed(folder / "checkpoints", indices)
     hashes = {each.hash for each in entries}
     for index in indices:
         verify_checkpoint(folder / "checkpoints" / str(index), terms, hashes)
     charged = releases(entries)
     epsilon = accounting.spending(terms)(charged)
-    finished = (folder / _RESULT).is_file()
     if finished or _has_ended(entries):
         card = verify_card(folder, entries, bytes.fromhex(began["public_key"]))
         _check_card(folder, card, terms, entries)
@@ -143,6 +145,13 @@ def _has_ended(entries: list[Entry]) -> bool:
     return course[-1] == "end"
 
 
+def _check_sealed(folder: Path, indices: list[int]) -> None:
+    """A run that came to its end leaves no checkpoint half saved."""
+    for path in sorted(folder.glob("[0-9]*")):
+        if path.name not in map(str, indices):
+            _refuse(path, "a finished checkpoint", "one without its manifest")
+
+
 def _check_card(folder: Path, card: Card, terms: Terms, entries: list[Entry]) -> None:
     where, told = folder / "privacy_card.json", card.guarantee
     epsilon = told.epsilon if isinstance(told.epsilon, float) else math.inf
@@ -173,8 +182,13 @@ def _check_result(folder: Path, card: Card) -> None:
         "params_sha256": card.model.params_sha256,
         "kind": card.model.kind,
         "run": card.model.run,
+        "test_accuracy": card.utility.test_accuracy,
         "epsilon": card.guarantee.epsilon,
         "delta": card.guarantee.delta,
+        "noise_multiplier": card.making.noise_multiplier,
+        "randomness": card.making.randomness,
+        "hypothetical": True if card.guarantee.epsilon_is == "hypothetical" else None,
+        "not_private": list(card.not_private),
     }
     for name, value in right.items():
         if result.get(name) != value:
@@ -183,21 +197,21 @@ def _check_result(folder: Path, card: Card) -> None:
 
 def _check_records(folder: Path, entries: list[Entry], epsilon: float, *, finished: bool) -> None:
     """Compares the records with the ledger, which must have charged each, and the last one's epsilon."""
-    where = folder / METRICS
+    where, told = folder / METRICS, 0.0
     charged = {each.body["number"] for each in entries if each.kind == "release"}
     records = read_records(where)
     for line, record in enumerate(records, start=1):
-        number = record.get("round", record.get("epoch"))
+        place, number = f"{where}, line {line}", record.get("round", record.get("epoch"))
+        if type(number) is not int or number != line:
+            _refuse(place, f"the record of number {line}", repr(number))
         if number not in charged:
-            got = "none"
-            _refuse(f"{where}, line {line}", f"a release in the ledger for number {number}", got)
-    told = records[-1].get("epsilon") if records else None
-    if not records and not finished:
-        return
-    if not isinstance(told, int | float):
-        _refuse(f"{where}, line {len(records)}", "an epsilon", str(told))
-    same = math.isclose(told, epsilon, rel_tol=_ROUNDING)
+            _refuse(place, f"a release in the ledger for number {number}", "none")
+        now = record.get("epsilon")
+        if type(now) is not float or now < told * (1 - _ROUNDING):
+            _refuse(place, f"an epsilon of at least {told:.4f}", str(now))
+        told = now
     # Of a run that goes on, releases may be charged that have no record yet.
+    same = math.isclose(told, epsilon, rel_tol=_ROUNDING)
     if not (same or (told < epsilon and not finished)):
         expected = f"epsilon {epsilon:.4f}, as the ledger's releases give"
         _refuse(f"{where}, line {len(records)}", expected, f"{told:.4f}")

@@ -98,6 +98,10 @@ def end(folder: Path, terms: Terms, ledger: Ledger, **changes: Any) -> str:
         params_sha256=outcome.params_sha256,
         epsilon=outcome.epsilon,
         delta=terms.delta,
+        noise_multiplier=terms.noise_multiplier,
+        randomness=terms.randomness,
+        hypothetical=terms.hypothetical or None,
+        not_private=list(terms.not_private),
     )
     write_json(folder / "result.json", result.to_json())
     return sha256

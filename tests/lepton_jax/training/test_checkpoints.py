@@ -197,3 +197,14 @@ def test_what_is_being_saved_is_finished_even_when_the_run_fails(tmp_path: Path)
         raise KeyboardInterrupt
     assert finished(tmp_path) == [1]
     assert "sha256" in json.loads((tmp_path / "1" / "manifest.json").read_text())
+
+
+def test_without_room_for_a_checkpoint_none_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_all(tmp_path, {1: None})
+    usage = shutil.disk_usage(tmp_path)._replace(free=200_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match=r"2: expected 262,\d+ bytes of room .* got 200,000; make"):
+        save_all(tmp_path, {2: None})
+    assert finished(tmp_path) == [1] and not (tmp_path / "2").exists()

@@ -17,7 +17,7 @@ from lepton_jax.data.load import load
 from lepton_jax.privacy.accounting import epsilon
 from lepton_jax.training import finish, train
 from lepton_jax.training.losses import cross_entropy
-from lepton_jax.training.private import clipped_sum
+from lepton_jax.training.private import clipped_sum, private_gradient
 from lepton_jax.training.private_run import private_promise
 from lepton_jax.training.records import read_records
 from lepton_jax.training.step import mean_gradient
@@ -223,3 +223,21 @@ def test_a_budget_below_one_epoch_is_refused(tmp_path: Path) -> None:
         UserError, match=r"^epsilon: expected at least .*, which the first release spends"
     ):
         finish(train(private_run(privacy=asked), tmp_path / "run"))
+
+
+def test_a_loss_that_is_not_finite_is_told_as_0() -> None:
+    """A run that stopped for one example's loss would tell of that example."""
+    known = cross_entropy()
+
+    def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        return jnp.where(labels == 0, jnp.inf, known(logits, labels))
+
+    settings = config.Privacy(noise_multiplier=1.0, clip_norm=1.0, microbatch=4)
+    gradient = private_gradient(MODEL, loss, settings, augment=as_floats, batch_size=10)
+    examples = batch(9)
+    found, (tally, _) = gradient(VARIABLES, examples, KEY)
+    each = known(MODEL.apply(VARIABLES, as_floats(examples.images, KEY)), examples.labels)
+    rest = float(jnp.sum(each, where=examples.labels != 0))
+    assert int(tally.count) == 9
+    assert float(tally.loss) == pytest.approx(rest, rel=1e-5) != float(each.sum())
+    assert bool(trees.all_finite(found))

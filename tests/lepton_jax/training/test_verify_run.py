@@ -149,6 +149,11 @@ def test_the_whole_verification_looks_at_every_kind_of_file(folder: Path) -> Non
         ("result.json", "epsilon", 0.01, "as on the card"),
         ("result.json", "delta", 1e-9, "as on the card"),
         ("result.json", "kind", "train", "as on the card"),
+        ("result.json", "noise_multiplier", 15.0, "as on the card"),
+        ("result.json", "randomness", "reproducible", "as on the card"),
+        ("result.json", "hypothetical", True, "as on the card"),
+        ("result.json", "not_private", [], "as on the card"),
+        ("result.json", "test_accuracy", 0.99, "as on the card"),
         ("result.json", "params_sha256", "00" * 32, "fingerprint of the checkpoint"),
         ("result.json", "checkpoint", 2, "fingerprint of the checkpoint"),
     ],
@@ -179,7 +184,7 @@ def test_an_epsilon_that_the_releases_do_not_give_is_found(
     finished: tuple[Path, Terms], folder: Path, factor: float
 ) -> None:
     _last_record(folder, factor * accounting.spending(finished[1])(3))
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 3: expected epsilon"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 3: expected (an )?epsilon"):
         verify_run(folder)
 
 
@@ -189,6 +194,47 @@ def test_too_large_an_epsilon_is_found_while_a_run_goes_on(tmp_path: Path) -> No
     _last_record(tmp_path, 2 * accounting.spending(terms)(2))
     with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: expected epsilon"):
         verify_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("round", True),
+        ("round", 2),
+        ("round", {}),
+        ("round", 4),
+        ("epsilon", []),
+        ("epsilon", -1.0),
+    ],
+    ids=str,
+)
+def test_records_that_no_run_writes_are_found(folder: Path, key: str, value: Any) -> None:
+    first, *rest = (folder / "metrics.jsonl").read_text().splitlines()
+    changed = json.dumps({**json.loads(first), key: value})
+    (folder / "metrics.jsonl").write_text("\n".join([changed, *rest]) + "\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line [12]: expected"):
+        verify_run(folder)
+
+
+def test_a_checkpoint_under_anothers_number_is_found(folder: Path) -> None:
+    inside = folder / "checkpoints"
+    (inside / "2").rename(inside / "1")
+    with pytest.raises(UserError, match=r"checkpoints/1: expected checkpoint 1, got that of 2"):
+        verify_run(folder)
+
+
+def test_a_checkpoint_that_lost_its_manifest_is_found(folder: Path) -> None:
+    (folder / "checkpoints" / "2" / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"checkpoints/2: expected a finished checkpoint"):
+        verify_run(folder)
+
+
+@pytest.mark.parametrize("name", [LEDGER, HEAD, CARD])
+def test_a_pipe_is_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match="no ordinary file"):
+        verify_run(folder)
 
 
 def test_an_older_copy_of_ledger_and_head_is_found(tmp_path: Path) -> None:
