@@ -1,10 +1,13 @@
 """Regions as borders in a run: each sums its own clients, and its gate lets out what its policy names."""
 
+import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import msgspec
 import numpy as np
 
 from federated.channel import HostChannel, RoundMark, add_up
@@ -25,6 +28,8 @@ from federated.shards import Client
 from lepton_jax import config
 from lepton_jax.typing import PyTree
 
+_LOG = logging.getLogger(__name__)
+
 
 class Borders(NamedTuple):
     """The regions' gates, and the server's desk behind them, for one process' part of a run.
@@ -34,12 +39,14 @@ class Borders(NamedTuple):
       open_to: epsilon after the next round -> which clients [C] may take part in it, bool.
       passed: () -> what each region's gate has let out so far, by region.
       figures: figures by region -> those that may leave their regions.
+      policies: what may leave each region, and on what terms, as JSON.
     """
 
     channel: HostChannel
     open_to: Callable[[float], np.ndarray]
     passed: Callable[[], dict[str, dict[str, int]]]
     figures: Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]
+    policies: dict[str, Any]
 
 
 def open_borders(
@@ -112,6 +119,8 @@ def open_borders(
             )
         else:
             summed = inner.total(mark, ids, own)
+            if summed is None and len(ids):
+                _LOG.warning("round %d: region %s contributes nothing", mark.number, region)
             zeros = jax.tree.map(lambda x: np.zeros(x.shape[1:], x.dtype), own)
             kind, parts = "sum", [zeros if summed is None else summed]
         arrived = []
@@ -146,4 +155,5 @@ def open_borders(
         open_to,
         passed=lambda: {region: each.to_json() for region, each in passed.items()},
         figures=figures,
+        policies=json.loads(msgspec.json.encode(dict(policies))),
     )

@@ -166,8 +166,11 @@ def make_borders(
     if isinstance(channel, HostChannel):
         from federated.secure.channel import check_cohorts
 
-        regions = Counter(client.region if policies else "" for client in clients)
-        check_cohorts(federated, list(regions.values()))
+        sums = {name for name, each in policies.items() if each.cross_border == "sum"}
+        homes = [client.region for client in clients]
+        groups = Counter(home for home in homes if home in sums) if policies else {"": len(homes)}
+        if groups:
+            check_cohorts(federated, list(groups.values()))
     if not policies:
         return None
     inner = channel if isinstance(channel, HostChannel) else host_sums()

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ from lepton_jax.training.records import (
     TIMINGS,
     append,
     go_on,
+    read_json,
     read_records,
     write_json,
     write_text,
@@ -74,6 +76,7 @@ def simulate(
             return finished
         parts, state = (make_parts or set_up)(run, target_accuracy)
         _pin_partition(parts, out / "partition.json")
+        _pin_policies(parts, out / "policies.json")
         account = open_account(parts.promise, run, out, resume=resume)
         with open_checkpoints(out / "checkpoints", keep=run.checkpoint.keep) as checkpoints:
             state, records = _restore(parts, account, checkpoints, state, out)
@@ -100,6 +103,24 @@ def _pin_partition(parts: Parts, path: Path) -> None:
             "another one, of other data",
             "restore the data, or start anew in another folder",
         )
+
+
+def _pin_policies(parts: Parts, path: Path) -> None:
+    """Writes what each region lets out; a run that goes on must find the same terms again."""
+    if parts.borders is None:
+        return
+    if not path.exists():
+        write_json(path, parts.borders.policies)
+        return
+    before: Any = read_json(path)
+    for region, policy in parts.borders.policies.items():
+        if not isinstance(before, dict) or before.get(region) != policy:
+            raise UserError(
+                str(path),
+                f"the policy of region {region} that the run began with",
+                "another one",
+                "restore it, or start anew in another folder",
+            )
 
 
 # --- rounds ---------------------------------------------------------------------------------------

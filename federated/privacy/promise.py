@@ -65,7 +65,7 @@ def promise(federated: config.Federated, sampler: Sampler, clip_norm: float) -> 
         dropouts=secure.dropouts if secure else None,
         colluders=secure.colluders if secure else None,
         covers=_covers(mechanism),
-        not_private=(*ROUND_FIGURES, *EVALUATION_FIGURES),
+        not_private=_raw_figures(federated),
     )
     releases = _by_client(sampler, federated.rounds) if local else _by_round(sampler)
     return make_promise(terms, federated.noise.multiplier, releases, federated.rounds)
@@ -92,7 +92,7 @@ def _of_examples(
         randomness=privacy.randomness,
         trust=_TRUST["example"],
         covers=("each client's update", *_covers("gaussian")),
-        not_private=(*ROUND_FIGURES, *EVALUATION_FIGURES),
+        not_private=_raw_figures(federated),
     )
     return make_promise(
         terms,
@@ -100,6 +100,12 @@ def _of_examples(
         lambda number, again: steps * by_client(number, again),
         federated.rounds,
     )
+
+
+def _raw_figures(federated: config.Federated) -> tuple[str, ...]:
+    """What is told without noise; how much left each region tells how many were chosen there."""
+    counted = ("egress",) if federated.policies is not None else ()
+    return (*ROUND_FIGURES, *counted, *EVALUATION_FIGURES)
 
 
 def _by_round(sampler: Sampler) -> Callable[[int, bool], int]:

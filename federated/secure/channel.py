@@ -27,8 +27,9 @@ _FAILURE = 2.0**-40  # of a round's graph: see `graph`
 def secure(settings: config.Secure, seed: int) -> HostChannel:
     """Sums whole numbers modulo 2^32 by the protocol; the *Guarantee* is `simulate_round`'s.
 
-    Every process has a session of its own, whose keys and masks come from the system's entropy.
-    Of the n clients of a round floor(n * dropouts) drop out, at stages that seed and round fix.
+    Every sum is a session of its own, since several regions may sum in one round, and a round that
+    is done again sums anew; keys and masks come from the system's entropy. Of the n clients of a
+    round floor(n * dropouts) drop out, at stages that seed and round fix.
 
     | edge                                     | result                                   |
     |------------------------------------------|------------------------------------------|
@@ -39,7 +40,6 @@ def secure(settings: config.Secure, seed: int) -> HostChannel:
       settings: how many may drop out or collude.
       seed: of the dropouts alone.
     """
-    session = os.urandom(16)
 
     def total(mark: RoundMark, ids: np.ndarray, sent: PyTree) -> PyTree | None:
         clients = len(ids)
@@ -52,7 +52,8 @@ def secure(settings: config.Secure, seed: int) -> HostChannel:
             colluders=settings.colluders,
             failure=_FAILURE,
         )
-        plan = make_plan(clients, vectors.shape[1], shape, Context(session, mark.number))
+        context = Context(os.urandom(16), mark.number)
+        plan = make_plan(clients, vectors.shape[1], shape, context)
         try:
             outcome = simulate_round(plan, vectors, _drops(settings, clients, [seed, mark.number]))
         except AbortError as error:
@@ -68,14 +69,16 @@ def check_cohorts(federated: config.Federated, groups: Sequence[int]) -> None:
 
     With Poisson sampling one client's presence can decide whether a cohort reaches 3, and with that
     whether two others count. The chance of that, over all rounds and groups, must be below a
-    millionth of delta.
+    millionth of delta. Cohorts that take turns, or have a fixed size, are parted by region as it
+    comes: of each region 3 must be expected.
 
     Args:
       federated: the run's settings.
       groups: how many clients each securely summed group has: all, or those of each region.
 
     Raises:
-      UserError: a cohort has fewer than 3 clients, or may have: it tells the chance.
+      UserError: a cohort has fewer than 3 clients, is expected to have fewer of a region, or may
+        have: it tells the chance.
     """
     drawn = federated.clients_per_round
     last = federated.clients % drawn if federated.sampling == "cyclic" else 0
@@ -85,6 +88,14 @@ def check_cohorts(federated: config.Federated, groups: Sequence[int]) -> None:
             f"at least {_FEWEST} clients in each cohort of a secure sum",
             min(drawn, last or drawn),
             "choose another number, that leaves no short last block",
+        )
+    least = min(drawn * clients / federated.clients for clients in groups)
+    if least < _FEWEST:
+        raise UserError(
+            "federated.clients_per_round",
+            f"at least {_FEWEST} clients of each region whose sums are secure, as expected",
+            f"{least:.3g}",
+            "raise clients_per_round, or leave out federated.policies or the secure channel",
         )
     if federated.noise is None or federated.sampling != "poisson":
         return

@@ -115,6 +115,7 @@ def test_a_region_at_its_budget_stops_and_the_others_go_on(tmp_path: Path) -> No
     records = read_records(tmp_path / "run" / "metrics.jsonl")
     assert [each["clients"] for each in records] == [8, 8, 4, 4]
     assert result.rounds == 4 and result.epsilon == free.epsilon
+    assert "egress" in records[-1]["not_private"] and "egress" in (result.not_private or ())
 
 
 def test_a_run_ends_when_every_region_has_stopped(tmp_path: Path) -> None:
@@ -146,12 +147,36 @@ def test_only_the_figures_that_a_policy_names_leave_its_region(tmp_path: Path) -
     assert figures["clients"] == []
 
 
+def test_the_policies_are_recorded_and_a_run_does_not_go_on_with_others(tmp_path: Path) -> None:
+    policies = write_policies(tmp_path / "policies", north="", south="")
+    run = make_run(policies)
+    progress = simulate(run, tmp_path / "run")
+    next(progress)
+    progress.close()
+    told = read_json(tmp_path / "run" / "policies.json")
+    assert told["north"]["retention_days"] == 30 and told["south"]["language"] == "en"
+    south = tmp_path / "policies" / "south.toml"
+    before = south.read_text()
+    south.write_text(before.replace("minimum_cohort = 2", "minimum_cohort = 3"))
+    with pytest.raises(UserError, match="the policy of region south that the run began with"):
+        finish(simulate(run, tmp_path / "run", resume=True))
+    south.write_text(before)
+    finish(simulate(run, tmp_path / "run", resume=True))
+
+
 def test_secure_sums_within_regions_are_the_plain_sums(tmp_path: Path) -> None:
     policies = write_policies(tmp_path / "policies", north="", south="")
     run = make_run(policies, clients_per_round=8, channel=config.Secure())
     plain = finish(simulate(make_run(policies, clients_per_round=8), tmp_path / "plain"))
     secure = finish(simulate(run, tmp_path / "secure"))
     assert secure.params_sha256 == plain.params_sha256
+
+
+def test_a_region_whose_secure_sums_would_stay_closed_is_refused(tmp_path: Path) -> None:
+    policies = write_policies(tmp_path / "policies", north="", south="")
+    run = make_run(policies, clients_per_round=4, channel=config.Secure())
+    with pytest.raises(UserError, match=r"at least 3 clients of each region .* got 2;"):
+        finish(simulate(run, tmp_path / "run"))
 
 
 def test_what_a_policy_forbids_is_refused_before_the_first_round(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lepton_jax.privacy.accounting import spending
 from lepton_jax.privacy.terms import Terms
 from lepton_jax.training import Result, finish
 from lepton_jax.training.ledger import read_ledger
-from lepton_jax.training.records import read_records
+from lepton_jax.training.records import read_json, read_records
 from tests.federated import tiny
 
 CLIP = (config.Clip(max_norm=0.5),)
@@ -107,6 +107,9 @@ def test_every_kind_of_noise_trains_and_keeps_its_books(kind: str, tmp_path: Pat
     assert [number for number, _ in charged(tmp_path / "run")] == [1, 2, 3, 4]
     records = read_records(tmp_path / "run" / "metrics.jsonl")
     assert records[-1]["epsilon"] == result.epsilon
+    told = read_json(tmp_path / "run" / "evaluation.json")["not_private"]
+    assert told == ["clients", "regions", "client_percentiles"]
+    assert {*told, *records[-1]["not_private"]} == set(result.not_private or ())
     check_books(tmp_path / "run", result)
 
 

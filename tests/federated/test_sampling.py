@@ -102,9 +102,10 @@ SECRET: dict[str, Any] = {
 def test_secret_poisson_takes_each_independently_at_the_rate() -> None:
     sampler = make_sampler(federated(**SECRET), seed=0)
     chosen = np.array([np.isin(np.arange(20), sampler.sample(1)) for _ in range(2000)])
-    assert np.abs(chosen.sum(axis=0) - 500).max() < 5 * 19.4
-    assert chosen.sum(axis=1).var() == pytest.approx(20 * 0.25 * 0.75, rel=0.15)
-    assert np.abs(np.corrcoef(chosen.T) - np.eye(20)).max() < 5 / np.sqrt(2000)
+    # No seed: of 7 deviations or so each, all of these together miss once in a million runs at most.
+    assert np.abs(chosen.sum(axis=0) - 500).max() < 7 * 19.4
+    assert chosen.sum(axis=1).var() == pytest.approx(20 * 0.25 * 0.75, rel=0.22)
+    assert np.abs(np.corrcoef(chosen.T) - np.eye(20)).max() < 7 / np.sqrt(2000)
 
 
 def test_secret_poisson_may_take_none_and_all() -> None:
@@ -120,7 +121,13 @@ def choices_of(seed: int, **changes: Any) -> list[list[int]]:
 
 
 def test_who_is_chosen_follows_from_no_seed_where_noise_is_secret() -> None:
-    assert choices_of(0) != choices_of(0)
+    together = {
+        "noise": config.Distributed(multiplier=1.0),
+        "channel": config.Secure(),
+        "accountant": "rdp",
+    }
+    for noise in ({}, together):
+        assert choices_of(0, **noise) != choices_of(0, **noise)
     sampler = make_sampler(federated(**SECRET), 0)
     assert [sampler.sample(1).tolist() for _ in range(30)] != [sampler.sample(1).tolist()] * 30
 

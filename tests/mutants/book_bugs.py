@@ -6,6 +6,7 @@ _ACCOUNT = "lepton_jax/training/account.py"
 _LEDGER = "lepton_jax/training/ledger.py"
 _CONFIG = "lepton_jax/config/federated.py"
 _BOOKS = "tests/lepton_jax/training"
+_OLDER = "test_a_run_does_not_go_on_with_a_ledger_older_than_its_checkpoint"
 _MISUSES = Law("tests/mutants/test_misuses.py")
 
 BOOKS = (
@@ -40,6 +41,20 @@ BOOKS = (
         "if not (repeats and content in earlier):",
         "if content not in earlier:",
         Law(f"{_BOOKS}/test_ledger.py::test_a_secure_round_done_again_is_charged_again"),
+    ),
+    Mutant(
+        "books: a simulation goes on with a ledger older than its checkpoint",
+        "federated/simulate.py",
+        'account.check(out / "checkpoints" / str(restored[0]), restored[2])',
+        "pass",
+        Law(f"tests/federated/test_charged_rounds.py::{_OLDER}"),
+    ),
+    Mutant(
+        "books: training goes on with a ledger older than its checkpoint",
+        "lepton_jax/training/train.py",
+        'parts.account.check(out / "checkpoints" / str(restored[0]), restored[2])',
+        "pass",
+        Law(f"{_BOOKS}/test_charged_epochs.py::{_OLDER}"),
     ),
     Mutant(
         "books: a charge returns before it is on disk",
@@ -105,6 +120,26 @@ BOOKS = (
         Law(
             f"{_BOOKS}/test_account.py"
             "::test_a_record_tells_epsilon_and_names_what_no_noise_protects"
+        ),
+    ),
+    Mutant(
+        "figures: what left each region isn't called raw",
+        "federated/records.py",
+        'raw.append("egress")',
+        "pass",
+        Law(
+            "tests/federated/test_borders.py"
+            "::test_a_region_at_its_budget_stops_and_the_others_go_on"
+        ),
+    ),
+    Mutant(
+        "figures: an evaluation of what DP-SGD on clients protects isn't called raw",
+        "federated/evaluate.py",
+        "federated.noise is not None or federated.example_privacy is not None",
+        "federated.noise is not None",
+        Law(
+            "tests/federated/test_private_runs.py"
+            "::test_every_kind_of_noise_trains_and_keeps_its_books"
         ),
     ),
     Mutant(

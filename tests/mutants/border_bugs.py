@@ -113,6 +113,37 @@ SECURE = (
         Law(f"{_SECURE}/test_secure_keys.py::test_every_part_of_what_a_key_is_for_changes_it"),
     ),
     Mutant(
+        "secure sums: keys and masks from the run's seed",
+        "federated/secure/channel.py",
+        "outcome = simulate_round(plan, vectors, _drops(settings, clients, [seed, mark.number]))",
+        "drops = _drops(settings, clients, [seed, mark.number])\n"
+        "            outcome = simulate_round(plan, vectors, drops, np.random.default_rng(seed).bytes)",
+        Law(
+            f"{_SECURE}/test_secure_channel.py"
+            "::test_two_sums_of_a_round_have_neither_context_nor_keys_in_common"
+        ),
+    ),
+    Mutant(
+        "secure sums: two sums of a round are one session",
+        "federated/secure/channel.py",
+        "Context(os.urandom(16), mark.number)",
+        "Context(bytes(16), mark.number)",
+        Law(
+            f"{_SECURE}/test_secure_channel.py"
+            "::test_two_sums_of_a_round_have_neither_context_nor_keys_in_common"
+        ),
+    ),
+    Mutant(
+        "secure sums: a region's cohort isn't looked at, only that of all",
+        "federated/parts.py",
+        'Counter(home for home in homes if home in sums) if policies else {"": len(homes)}',
+        '{"": len(homes)}',
+        Law(
+            "tests/federated/test_borders.py"
+            "::test_a_region_whose_secure_sums_would_stay_closed_is_refused"
+        ),
+    ),
+    Mutant(
         "secure sums: a client tells both secrets of another",
         "federated/secure/client.py",
         "if request.survivors & request.dropouts:",

@@ -185,6 +185,26 @@ CLIENTS = (
         ),
     ),
     Mutant(
+        "clients: distributed noise is parted among empty slots, too",
+        "federated/privacy/client_noise.py",
+        "math.sqrt(staying(present, secure))",
+        "math.sqrt(staying(slots, secure))",
+        _test(
+            "federated/privacy/test_client_noise.py"
+            "::test_those_who_stay_have_all_the_noise_that_was_asked_for"
+        ),
+    ),
+    Mutant(
+        "clients: who adds noise together follows from the run's seed",
+        "federated/sampling.py",
+        "not isinstance(federated.noise, config.Local)",
+        "isinstance(federated.noise, config.Gaussian)",
+        _test(
+            "federated/test_sampling.py"
+            "::test_who_is_chosen_follows_from_no_seed_where_noise_is_secret"
+        ),
+    ),
+    Mutant(
         "clients: drawn oftener than is accounted for",
         "federated/sampling.py",
         "return lambda round: np.flatnonzero(bernoulli(source, rate, clients))",

@@ -4,6 +4,7 @@ from tests.mutants.mutant import Audit, Law, Mutant
 
 _PRIVATE = "lepton_jax/training/private.py"
 _SECURE_RUN = "lepton_jax/training/private_run.py"
+_ON_CLIENTS = "federated/test_example_privacy.py"
 _BATCHES = "lepton_jax/data/batches.py"
 
 
@@ -124,6 +125,36 @@ EXAMPLES = (
             "lepton_jax/training/test_charged_epochs.py"
             "::test_an_epoch_is_charged_as_the_batches_that_it_has_at_their_rate"
         ),
+    ),
+    Mutant(
+        "examples: clients' secure noise from the run's seed",
+        "federated/parts.py",
+        "randomness = privacy.randomness if privacy else run.federated.randomness",
+        'randomness = "reproducible" if privacy else run.federated.randomness',
+        _test(
+            f"{_ON_CLIENTS}::test_its_noise_follows_from_the_run_s_seed_only_where_that_is_asked_for"
+        ),
+    ),
+    Mutant(
+        "examples: all of a client's steps have the first one's noise",
+        "federated/example_privacy.py",
+        "noise_like(each, sampler, source)",
+        "jax.tree.map(lambda x: x[:, :1] + 0 * x, noise_like(each, sampler, source))",
+        _test(f"{_ON_CLIENTS}::test_no_step_of_any_client_or_round_has_another_s_noise"),
+    ),
+    Mutant(
+        "examples: a client's batches are drawn at twice the rate",
+        "federated/example_privacy.py",
+        "bernoulli(source, rate, len(own))",
+        "bernoulli(source, 2 * rate, len(own))",
+        _test(f"{_ON_CLIENTS}::test_each_step_takes_each_of_the_client_s_examples_at_the_rate"),
+    ),
+    Mutant(
+        "examples: a run stops for one example's loss",
+        _PRIVATE,
+        "told = jnp.where(jnp.isfinite(losses), losses, 0.0)",
+        "told = losses",
+        _test("lepton_jax/training/test_private.py::test_a_loss_that_is_not_finite_is_told_as_0"),
     ),
     Mutant(
         "examples: BatchNorm's statistics leave unprotected",

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import msgspec
 import numpy as np
 import optax
 import pytest
@@ -15,6 +16,7 @@ from federated.over import make_over
 from federated.privacy.client_noise import distributed
 from federated.privacy.noise import gaussian
 from federated.secure.channel import check_cohorts, secure
+from federated.secure.session import Outcome, simulate_round
 from federated.stages import clip
 from lepton_jax import config
 from lepton_jax.checks import UserError
@@ -48,6 +50,26 @@ def test_the_greatest_numbers_that_may_be_summed_do_not_wrap() -> None:
     for sign in (1, -1):
         sent = {"a": np.full((4, 1), sign * ((2**31 - 1) // 4), np.int32)}
         assert total(config.Secure(), sent)["a"].tolist() == [sign * 4 * ((2**31 - 1) // 4)]
+
+
+def test_two_sums_of_a_round_have_neither_context_nor_keys_in_common(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two regions sum in each round: nothing said in one passes for the other's, or for a seed's."""
+    views = []
+
+    def noted(*given: Any) -> Outcome:
+        outcome = simulate_round(*given)
+        views.append(outcome.view)
+        return outcome
+
+    monkeypatch.setattr("federated.secure.channel.simulate_round", noted)
+    for _ in range(2):
+        assert total(config.Secure(), whole(4)) is not None
+    adverts = [advert for view in views for advert in view.adverts.values()]
+    assert len({each.context for each in adverts}) == 2
+    assert {each.context.round for each in adverts} == {1}
+    assert len({key for each in adverts for key in (each.mask_key, each.seal_key)}) == 16
 
 
 @pytest.mark.parametrize("clients", [0, 1, 2])
@@ -100,6 +122,20 @@ def test_a_secure_round_is_the_plain_round_with_the_same_noise(noise: Any) -> No
 def test_a_round_of_two_leaves_the_model(noise: Any) -> None:
     before = jax.device_get(MODEL.init(jax.random.key(0)).params)
     tiny.same(play(secure(config.Secure(), 0), noise, 3, 0), before)
+
+
+def test_turns_of_which_a_region_has_too_few_are_refused() -> None:
+    federated = config.Federated(
+        clients=12,
+        clients_per_round=4,
+        regions=("north", "south"),
+        weights="uniform",
+        stages=(config.Clip(max_norm=1.0),),
+        channel=config.Secure(),
+    )
+    with pytest.raises(UserError, match=r"at least 3 clients of each region .* got 2;"):
+        check_cohorts(federated, [6, 6])
+    check_cohorts(msgspec.structs.replace(federated, clients_per_round=6), [6, 6])
 
 
 @pytest.mark.parametrize(("clients", "drawn"), [(6, 4), (7, 3), (2, 2)])

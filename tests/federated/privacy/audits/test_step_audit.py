@@ -68,10 +68,12 @@ def mechanism(kind: str) -> Mechanism:
     return of_clients(config.Run(federated=config.Federated(**CLIENTS[kind])))
 
 
-def failed(kind: str, seed: int = 0) -> set[str]:
+def failed(kind: str, seed: int = 0, miss: float = 0.01) -> set[str]:
     """The names of the gates that a run's mechanism fails."""
     one = mechanism(kind)
-    gates: list[Verdict | Deviation] = [*step_audit(one, delta=DELTA, trials=1024, seed=seed)]
+    gates: list[Verdict | Deviation] = [
+        *step_audit(one, delta=DELTA, miss=miss, trials=1024, seed=seed)
+    ]
     gates += noise_audit(one, trials=256, seed=seed)
     return {gate.name for gate in gates if not gate.passed}
 
@@ -81,7 +83,7 @@ def failed(kind: str, seed: int = 0) -> set[str]:
     [*TWO, *(pytest.param(kind, marks=SLOW) for kind in ("examples", *CLIENTS) if kind not in TWO)],
 )
 def test_a_correct_mechanism_passes(kind: str) -> None:
-    assert failed(kind) == set()
+    assert failed(kind, miss=1e-7) == set()  # secure noise has no seed
 
 
 # --- what a mechanism releases ---------------------------------------------------------------------
@@ -99,7 +101,7 @@ def test_a_release_is_the_clipped_sum_and_the_promised_noise(kind: str) -> None:
     sums = np.stack([clipped[rows[rows >= 0]].sum(0) for rows in members])
     assert found.shape == (1500, 3, 64)
     error = one.multiplier / math.sqrt(1500)
-    np.testing.assert_allclose(found.mean(0), sums, atol=5 * error)
+    np.testing.assert_allclose(found.mean(0), sums, atol=7 * error)
     assert (found - sums).std() == pytest.approx(one.multiplier, rel=0.01)
 
 
