@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import Positional, arg
 
 from lepton_jax import __version__, console, phone_verbs, privacy_verbs
-from lepton_jax.arguments import Config, Folder, Json, Out, Resume, Set, Target
+from lepton_jax.arguments import Config, Folder, Json, Out, Resume, Set, Target, parsed
 from lepton_jax.checks import UserError, suggestion
 
 if TYPE_CHECKING:
@@ -237,19 +236,21 @@ VERBS: dict[str, Callable[..., None]] = {
 
 def main() -> None:
     """Parses the command line and runs one verb."""
-    words = sys.argv[1:]
-    if words in ([], ["--help"], ["-h"], ["help"]):
-        print(_help())
-        return
-    if words == ["--version"]:
-        print(f"lepton-jax {__version__}")
-        return
     try:
         with console.one_line_errors("lepton"):
-            _run_verb(words)
+            _run(sys.argv[1:])
     except KeyboardInterrupt:
         console.note("lepton: interrupted; what is checkpointed is kept: go on with --resume")
         raise SystemExit(130) from None
+
+
+def _run(words: list[str]) -> None:
+    if words in ([], ["--help"], ["-h"], ["help"]):
+        print(_help())
+    elif words == ["--version"]:
+        print(f"lepton-jax {__version__}")
+    else:
+        _run_verb(words)
 
 
 def _run_verb(words: list[str]) -> None:
@@ -260,7 +261,7 @@ def _run_verb(words: list[str]) -> None:
             print(_help(_inside(verb)))
             return
         raise _unknown(verb)
-    tyro.cli(VERBS[verb], prog=f"lepton {verb}", args=rest, config=(FlagCreatePairsOff,))
+    parsed(VERBS[verb], verb, rest)()
 
 
 def _inside(group: str) -> list[str]:

@@ -1,17 +1,23 @@
 """What the command line shows: progress on stderr, figures and tables on stdout."""
 
+import errno
 import json as json_module
+import os
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton_jax.checks import UserError
+from lepton_jax.checks import UserError, one_line
 
 if TYPE_CHECKING:
     from lepton_jax.training.runs import Progress, Result
     from lepton_jax.training.verify import Verified
+
+_BROKEN_PIPE = 128 + 13  # as shells tell of a process that SIGPIPE ended
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def show(progress: "Generator[Progress, None, Result]") -> "Result":
@@ -43,12 +49,30 @@ def show(progress: "Generator[Progress, None, Result]") -> "Result":
 
 @contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
-    """Ends the process with one line on stderr where the user made a mistake: exit code 2."""
+    """Ends the process with one line on stderr where the user made a mistake: exit code 2.
+
+    Where nobody reads on, as behind `| head`, it ends in silence, as other tools do.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a label's letters
     try:
-        yield
-    except UserError as error:
-        note(f"{program}: {error}")
-        raise SystemExit(2) from None
+        try:
+            try:
+                yield
+            finally:
+                _tell("")
+        except UserError as error:
+            note(f"{program}: {error}")
+            raise SystemExit(2) from None
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            note(f"{program}: {where}{error.strerror}; make room, then go on with --resume")
+            raise SystemExit(2) from None
+    except BrokenPipeError:
+        _drop_output()
+        raise SystemExit(_BROKEN_PIPE) from None
 
 
 def note(line: str) -> None:
@@ -58,7 +82,27 @@ def note(line: str) -> None:
 
 def say(figures: dict[str, Any], json: bool, text: str) -> None:
     """Ends a verb on stdout: its figures as one JSON object, or as text for people."""
-    print(json_module.dumps(figures) if json else text, flush=True)
+    _tell((json_module.dumps(figures) if json else text) + "\n")
+
+
+def _tell(text: str) -> None:
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise UserError("stdout", "room for what is told", error.strerror) from error
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere: Python would complain of it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+            continue
+        with suppress(AttributeError, OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def summary(result: "Result") -> str:
@@ -145,7 +189,7 @@ def phone_table(figures: dict[str, Any]) -> str:
     ]
     if not any(row["worst region"] for row in rows):
         rows = [{key: row[key] for key in row if key != "worst region"} for row in rows]
-    lines = [table(rows)]
+    lines = [table(rows), f"converted by {figures['converter']}"]
     if "training" in figures:
         told = figures["training"]
         lines.append(f"{told['file']} trains on a phone: {', '.join(told['signatures'])}")
@@ -158,15 +202,19 @@ def _worst(groups: dict[str, Any] | None) -> str:
 
 
 def listing(figures: dict[str, Any]) -> str:
-    """Nested figures, a line each."""
+    """Nested figures, a line each; what a file says of itself neither ends one nor steers the terminal."""
     lines = []
-    for name, value in figures.items():
+    for key, value in figures.items():
+        name = one_line(str(key))
         if isinstance(value, dict):
             lines += [name, *(f"  {line}" for line in listing(value).splitlines())]
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            lines += [name, *(f"  {' '.join(map(str, each.values()))}" for each in value)]
+            rows = (" ".join(map(str, each.values())) for each in value)
+            lines += [name, *(f"  {one_line(row)}" for row in rows)]
         else:
-            told = ", ".join(map(str, value)) if isinstance(value, list) else _cell(value)
+            told = (
+                ", ".join(map(_cell, map(str, value))) if isinstance(value, list) else _cell(value)
+            )
             lines.append(f"{name}: {told}")
     return "\n".join(lines)
 
@@ -231,4 +279,4 @@ def _cell(value: Any) -> str:
         case dict():
             return " ".join(f"{key}:{_cell(each)}" for key, each in value.items())
         case _:
-            return "-" if value is None else str(value)
+            return "-" if value is None else one_line(str(value))

@@ -38,6 +38,25 @@ def test_help_fits_one_screen_and_shows_an_example(
     assert all(verb in text for verb in cli.VERBS)
 
 
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["models"]])
+def test_nobody_reading_on_ends_it_in_silence(words: list[str]) -> None:
+    command = [sys.executable, "-m", "lepton_jax.cli", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, told = process.communicate()
+    assert (process.returncode, told) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_the_output_is_one_line() -> None:
+    command = [sys.executable, "-m", "lepton_jax.cli", "--help"]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("lepton: stdout: ") and ended.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verbs_help_fits_one_screen_and_shows_an_example(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -67,6 +86,13 @@ def test_every_verbs_help_fits_one_screen_and_shows_an_example(
         (["report", "nowhere"], "nowhere"),
         (["models", "resnet9"], "resnet9"),
         (["data", "prepare", "mnits"], "mnist"),
+        (["train"], "CONFIG"),
+        (
+            ["privacy", "noise", "--epsilon", "1", "--sampling-rate", "1", "--steps", "1e3"],
+            "--steps",
+        ),
+        (["privacy", "epsilon", "--accountant", "zcdp"], "Expected one of ('pld', 'rdp')"),
+        (["models", "--delat", "1"], "--delat"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -81,7 +107,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     err = capsys.readouterr().err
     (line,) = [line for line in err.splitlines() if "lepton:" in line]
     assert named in line
-    assert "Traceback" not in err
+    assert "Traceback" not in err and "╭" not in err
     assert not list(tmp_path.glob("runs/*/*.json*"))
 
 
