@@ -50,9 +50,8 @@ def _first_part(panel: str) -> str:
     """What a framed message says above its first rule, in one line and without what helps."""
     framed = [line.strip("│").rstrip()[1:] for line in panel.splitlines()[1:]]
     ruled = [bool(line) and not line.strip(" ─-") for line in framed]
-    begin = (
-        ruled.index(False) if False in ruled else len(ruled)
-    )  # where text isn't Unicode, a rule is first
+    # Where text isn't Unicode, a rule is first.
+    begin = ruled.index(False) if False in ruled else len(ruled)
     end = ruled.index(True, begin) if True in ruled[begin:] else len(ruled)
     told = (line for line in framed[begin:end] if not line.startswith(" " * 8))
     return " ".join(" ".join(told).split())

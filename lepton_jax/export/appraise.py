@@ -98,5 +98,5 @@ def settle(variants: Sequence[dict[str, Any]], *, override: bool) -> list[dict[s
 
 
 def _same(figures: dict[str, Any]) -> tuple:
-    """What models have alike that differ in measured times alone, as int8 and an int8-qat that won nothing."""
+    """What is alike where times alone differ, as of int8 and an int8-qat that won nothing."""
     return tuple(figures[key] for key in ("bytes", "max_abs_diff", "top1_agreement", "accuracy"))

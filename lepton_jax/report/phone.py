@@ -42,8 +42,8 @@ def _lead(export: Export) -> str:
     converted = f", converted by {export.converter}," if export.converter else ""
     lead = (
         f"TFLite models{converted} that take {export.input.dtype} images [{shape}], normalization "
-        "inside, and were checked against JAX image by image on the test split. Latency is that of one run on "
-        "one thread of the machine that exported."
+        "inside, and were checked against JAX image by image on the test split. Latency is that of "
+        "one run on one thread of the machine that exported."
     )
     told = list(dict.fromkeys(blocks.percent(each.jax_accuracy) for each in export.variants))
     lead += f" JAX itself has an accuracy of {' and '.join(told)}." if told else ""

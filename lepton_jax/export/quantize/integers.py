@@ -11,15 +11,8 @@ from lepton_jax.export.ranges import Ranges
 from lepton_jax.export.scales import Scale
 from lepton_jax.export.surgery import add_tensor, is_constant, make_op, type_name, values
 
-_KEEPING = (
-    "MAX_POOL_2D",
-    "AVERAGE_POOL_2D",
-    "RESHAPE",
-    "TRANSPOSE",
-    "PAD",
-    "STRIDED_SLICE",
-    "SLICE",
-)
+_SLICING = ("STRIDED_SLICE", "SLICE")
+_KEEPING = ("MAX_POOL_2D", "AVERAGE_POOL_2D", "RESHAPE", "TRANSPOSE", "PAD", *_SLICING)  # the scale
 _MEASURED = ("ADD", "SUB", "MUL", "MEAN", "SUM")
 _BIAS_TOP = 2**30
 
